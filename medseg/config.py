@@ -1,0 +1,226 @@
+"""Settings as plain, validated values: a typo is refused before any work, and a run can be written down whole."""
+
+from __future__ import annotations
+
+import difflib
+import importlib.metadata
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, TypeVar, Union
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Discriminator, GetCoreSchemaHandler, Tag, ValidationError
+from pydantic_core import CoreSchema, ErrorDetails
+
+from medseg.errors import ConfigError
+
+S = TypeVar("S", bound="Settings")
+
+
+class Settings(BaseModel):
+    """Base of every config class: frozen, and strangers are refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class NamedSettings(Settings):
+    """Base of a catalogue's entries: a subclass fixes `name` with `Literal["..."]` and a default."""
+
+    name: str
+
+
+class Catalogue:
+    """The named choices of one part of the system, in the order in which they are listed.
+
+    Used as an annotation, `Annotated[NetworkConfig, NETWORKS]`, it makes pydantic read the entry that `name` tells.
+    Other packages join through the entry point group `medseg.<kind>`, each pointing at a NamedSettings class.
+    """
+
+    def __init__(self, kind: str, entries: Sequence[type[NamedSettings]]) -> None:
+        self.kind = kind
+        self._entries = {_name_of(entry): entry for entry in [*entries, *_plugins(kind)]}
+
+    def __iter__(self) -> Iterator[tuple[str, type[NamedSettings]]]:
+        return iter(self._entries.items())
+
+    def __getitem__(self, name: str) -> type[NamedSettings]:
+        if name not in self._entries:
+            raise ConfigError(f"no entry of {self.kind} is called {name!r}{suggestion(name, self._entries)}")
+        return self._entries[name]
+
+    def names(self) -> list[str]:
+        return list(self._entries)
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        tagged = tuple(Annotated[entry, Tag(name)] for name, entry in self._entries.items())
+        union = Annotated[Union[tagged], Discriminator(_tag_of)] if len(tagged) > 1 else tagged[0]  # noqa: UP007
+        return handler.generate_schema(union)
+
+
+def _tag_of(value: Any) -> str | None:
+    return value.get("name") if isinstance(value, Mapping) else getattr(value, "name", None)
+
+
+def _name_of(entry: type[NamedSettings]) -> str:
+    return str(entry.model_fields["name"].default)
+
+
+def _plugins(kind: str) -> list[type[NamedSettings]]:
+    return [point.load() for point in importlib.metadata.entry_points(group=f"medseg.{kind}")]
+
+
+class _StrictLoader(yaml.SafeLoader):
+    """YAML's safe loader, which also refuses a key given twice instead of keeping the last."""
+
+
+def _construct_mapping(loader: _StrictLoader, node: yaml.MappingNode) -> dict[Any, Any]:
+    seen: set[Any] = set()
+    for key_node, _ in node.value:
+        key = loader.construct_object(key_node)
+        if not isinstance(key, str | int | float | bool | None):
+            raise yaml.constructor.ConstructorError(None, None, f"key {key!r} is not plain text", key_node.start_mark)
+        if key in seen:
+            raise yaml.constructor.ConstructorError(None, None, f"key {key!r} is given twice", key_node.start_mark)
+        seen.add(key)
+    return yaml.SafeLoader.construct_mapping(loader, node, deep=True)
+
+
+_StrictLoader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _construct_mapping)
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """The mapping that a YAML file holds. Raises ConfigError where it is absent, unreadable or not a mapping."""
+    try:
+        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_StrictLoader)  # noqa: S506 - a SafeLoader
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read ({error.strerror}); give the path of a YAML file") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: is not text in UTF-8 (byte {error.start}); save it as UTF-8") from error
+    except (yaml.YAMLError, RecursionError) as error:
+        raise ConfigError(f"{path}: is not valid YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(content, dict):
+        raise ConfigError(
+            f"{path}: holds {type(content).__name__}, not a mapping of keys to values; see `medseg schema`"
+        )
+    return content
+
+
+def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """`base` with `changes` laid over it, level by level; a changed `name` drops its siblings in `base`."""
+    renamed = "name" in changes and "name" in base and changes["name"] != base["name"]
+    merged: dict[str, Any] = {} if renamed else dict(base)
+    for key, value in changes.items():
+        below = merged.get(key)
+        merged[key] = merge(below, value) if isinstance(below, Mapping) and isinstance(value, Mapping) else value
+    return merged
+
+
+def apply_assignments(base: Mapping[str, Any], assignments: Iterable[str]) -> dict[str, Any]:
+    """`base` after assignments like `training.max_minutes=10`, in order; the right side is read as YAML."""
+    result = dict(base)
+    for assignment in assignments:
+        key, equals, text = assignment.partition("=")
+        parts = key.strip().split(".")
+        if not equals or not all(parts):
+            raise ConfigError(f"--set {assignment!r}: write it as key.subkey=value")
+        try:
+            value: Any = yaml.load(text, Loader=_StrictLoader)  # noqa: S506 - a SafeLoader
+        except yaml.YAMLError as error:
+            raise ConfigError(f"--set {assignment!r}: {text!r} is not a valid value; quote it as YAML would") from error
+        result = _assign(result, parts, value)
+    return result
+
+
+def _assign(base: Any, parts: list[str], value: Any) -> Any:
+    """`base` with one value set; a part that is a number picks an element of a list."""
+    key, rest = parts[0], parts[1:]
+    if isinstance(base, list):
+        if not key.isdigit() or int(key) >= len(base):
+            raise ConfigError(
+                f"--set ...{key}: this list has {len(base)} elements; give a number from 0 to {len(base) - 1}"
+            )
+        index = int(key)
+        changed = _assign(base[index], rest, value) if rest else value
+        return [*base[:index], changed, *base[index + 1 :]]
+    mapping = base if isinstance(base, Mapping) else {}
+    return merge(mapping, {key: _assign(mapping.get(key, {}), rest, value) if rest else value})
+
+
+def validate(settings: type[S], content: Mapping[str, Any], where: str) -> S:
+    """`content` as `settings`. Raises ConfigError that lists each wrong key, its value and the nearest valid choice."""
+    try:
+        return settings.model_validate(content)
+    except ValidationError as error:
+        problems = [_explain(settings, detail) for detail in error.errors(include_url=False)]
+        shown = problems[:5] + ([f"and {len(problems) - 5} more"] if len(problems) > 5 else [])
+        raise ConfigError(f"{where}: " + "; ".join(shown)) from error
+
+
+def _explain(settings: type[Settings], detail: ErrorDetails) -> str:
+    """One problem in one line: key, value, what is expected."""
+    location = [str(part) for part in detail["loc"]]
+    key = ".".join(location) or "the whole"
+    value, context = detail["input"], detail.get("ctx", {})
+    match detail["type"]:
+        case "extra_forbidden":
+            return f"unknown key {key!r}{suggestion(location[-1], _siblings(settings, location[:-1]))}"
+        case "missing":
+            return f"key {key!r} is missing"
+        case "union_tag_invalid":
+            tags = [tag.strip(" '") for tag in str(context.get("expected_tags", "")).split(",")]
+            return f"{key}.name: {context.get('tag')!r} is not known{suggestion(str(context.get('tag')), tags)}"
+        case "union_tag_not_found":
+            return f"key {key}.name is missing"
+        case "literal_error":
+            choices = [
+                choice.strip(" '") for choice in str(context.get("expected", "")).replace(" or ", ", ").split(",")
+            ]
+            return f"{key}: {value!r} is not known{suggestion(str(value), choices)}"
+        case "value_error":
+            return (
+                f"{key}: {context.get('error', detail['msg'])}"
+                if location
+                else f"{context.get('error', detail['msg'])}"
+            )
+        case _:
+            return f"{key}: {_short(value)} is refused: {detail['msg'][0].lower()}{detail['msg'][1:]}"
+
+
+def _siblings(settings: type[Settings], location: Sequence[str]) -> list[str]:
+    """Keys that are valid at `location`: walks the fields, and through catalogues by the tag that pydantic reports."""
+    current: Any = settings
+    for part in location:
+        if isinstance(current, Catalogue):
+            current = dict(current).get(part, current)
+        elif isinstance(current, type) and issubclass(current, BaseModel) and part in current.model_fields:
+            field = current.model_fields[part]
+            found = [entry for entry in field.metadata if isinstance(entry, Catalogue)]
+            current = found[0] if found else _innermost(field.annotation)
+    return list(current.model_fields) if isinstance(current, type) and issubclass(current, BaseModel) else []
+
+
+def _innermost(annotation: Any) -> Any:
+    """The Settings class or Catalogue inside `X | None`, `tuple[X, ...]`, `Annotated[X, ...]`."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    for entry in getattr(annotation, "__metadata__", ()):
+        if isinstance(entry, Catalogue):
+            return entry
+    for argument in getattr(annotation, "__args__", ()):
+        inner = _innermost(argument)
+        if inner is not None:
+            return inner
+    return None
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def suggestion(wrong: str, choices: Iterable[str]) -> str:
+    """ "; did you mean 'x'? known: ..." for the end of an error message."""
+    known = list(choices)
+    near = difflib.get_close_matches(wrong, known, n=1, cutoff=0.5)
+    meant = f"; did you mean {near[0]!r}?" if near else ""
+    return f"{meant}{' known: ' if near else '; known: '}{', '.join(known)}" if known else meant
