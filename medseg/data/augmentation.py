@@ -1,0 +1,241 @@
+"""The random changes that a network should not care about, as a catalogue over MONAI's dictionary transforms.
+
+Geometry moves image and label together (linear and nearest), intensity changes the image alone.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from pydantic import Field
+
+from medseg.config import Catalogue, NamedSettings
+
+Probability = Annotated[float, Field(ge=0, le=1)]
+Range = tuple[float, float]
+_BOTH = ["image", "label"]
+_MODES = ["bilinear", "nearest"]
+_PADDING = ["border", "zeros"]
+
+
+class AugmentationConfig(NamedSettings):
+    """One random change, done with `probability` to each patch."""
+
+    probability: Probability = 0.5
+
+    def build(self, dims: int) -> list[Any]:
+        """MONAI dictionary transforms for patches of `dims` spatial dimensions."""
+        raise TypeError(f"{type(self).__name__} does not say how it is built")
+
+
+class Flip(AugmentationConfig):
+    """Mirrors along each listed axis, each with its own draw."""
+
+    name: Literal["flip"] = "flip"
+    axes: tuple[int, ...] = (0,)
+
+    def build(self, dims: int) -> list[Any]:
+        from monai.transforms import RandFlipd
+
+        return [RandFlipd(_BOTH, prob=self.probability, spatial_axis=axis) for axis in self.axes]
+
+
+class Rotate90(AugmentationConfig):
+    """Turns by 90, 180 or 270 degrees in one plane; the patch must be square there."""
+
+    name: Literal["rotate90"] = "rotate90"
+    plane: tuple[int, int] = (0, 1)
+
+    def build(self, dims: int) -> list[Any]:
+        from monai.transforms import RandRotate90d
+
+        return [RandRotate90d(_BOTH, prob=self.probability, max_k=3, spatial_axes=self.plane)]
+
+
+class Affine(AugmentationConfig):
+    """Rotation (degrees about each axis), scaling and shear (parts of 1) and shift (voxels), up to the given sizes."""
+
+    name: Literal["affine"] = "affine"
+    rotate_degrees: float = Field(default=15.0, ge=0, le=180)
+    scale: float = Field(default=0.12, ge=0, lt=1)
+    shear: float = Field(default=0.0, ge=0, lt=1)
+    shift: float = Field(default=0.0, ge=0)
+
+    def build(self, dims: int) -> list[Any]:
+        from monai.transforms import RandAffined
+
+        turns = [float(np.deg2rad(self.rotate_degrees))] * (3 if dims == 3 else 1)
+        return [
+            RandAffined(
+                _BOTH,
+                prob=self.probability,
+                rotate_range=turns,
+                scale_range=[self.scale] * dims,
+                shear_range=[self.shear] * (dims * (dims - 1)) if self.shear else None,
+                translate_range=[self.shift] * dims if self.shift else None,
+                mode=_MODES,
+                padding_mode=_PADDING,
+            )
+        ]
+
+
+class Elastic(AugmentationConfig):
+    """Smooth random displacement (Simard et al., 2003): width of the smoothing and size of the shift, in voxels."""
+
+    name: Literal["elastic"] = "elastic"
+    smoothing: Range = (5.0, 8.0)
+    magnitude: Range = (50.0, 100.0)
+
+    def build(self, dims: int) -> list[Any]:
+        from monai.transforms import Rand2DElasticd, Rand3DElasticd
+
+        common: dict[str, Any] = {"prob": self.probability, "mode": _MODES, "padding_mode": _PADDING}
+        if dims == 2:
+            spacing = (max(2.0, self.smoothing[0]),) * 2
+            shift = (self.magnitude[0] / 50, self.magnitude[1] / 50)
+            return [Rand2DElasticd(_BOTH, spacing=spacing, magnitude_range=shift, **common)]
+        return [Rand3DElasticd(_BOTH, sigma_range=self.smoothing, magnitude_range=self.magnitude, **common)]
+
+
+class GridDistortion(AugmentationConfig):
+    """Stretches the cells of a coarse grid against one another."""
+
+    name: Literal["grid_distortion"] = "grid_distortion"
+    cells: int = Field(default=4, ge=1)
+    limit: float = Field(default=0.1, ge=0, lt=1)
+
+    def build(self, dims: int) -> list[Any]:
+        from monai.transforms import RandGridDistortiond
+
+        limits = (-self.limit, self.limit)
+        settings: dict[str, Any] = {"num_cells": self.cells, "mode": _MODES, "padding_mode": _PADDING}
+        return [RandGridDistortiond(_BOTH, prob=self.probability, distort_limit=limits, **settings)]
+
+
+class ResizedCrop(AugmentationConfig):
+    """A box of a random share of each edge at a random place, stretched back to the patch."""
+
+    name: Literal["resized_crop"] = "resized_crop"
+    share: Range = (0.7, 1.0)
+
+    def build(self, dims: int) -> list[Any]:
+        from medseg.data.monai_transforms import RandResizedCropd
+
+        return [RandResizedCropd(_BOTH, self.probability, self.share)]
+
+
+class Noise(AugmentationConfig):
+    """Gaussian noise of a random standard deviation up to `deviation`, in units of the prepared image."""
+
+    name: Literal["noise"] = "noise"
+    probability: Probability = 0.15
+    deviation: float = Field(default=0.1, gt=0)
+
+    def build(self, dims: int) -> list[Any]:
+        from monai.transforms import RandGaussianNoised
+
+        return [RandGaussianNoised("image", prob=self.probability, std=self.deviation, sample_std=True)]
+
+
+class Blur(AugmentationConfig):
+    """Gaussian blur of a random width in voxels."""
+
+    name: Literal["blur"] = "blur"
+    probability: Probability = 0.15
+    width: Range = (0.5, 1.0)
+
+    def build(self, dims: int) -> list[Any]:
+        from monai.transforms import RandGaussianSmoothd
+
+        return [RandGaussianSmoothd("image", self.width, self.width, self.width, prob=self.probability)]
+
+
+class Brightness(AugmentationConfig):
+    """Multiplies the image by 1 plus or minus up to `change`."""
+
+    name: Literal["brightness"] = "brightness"
+    probability: Probability = 0.15
+    change: float = Field(default=0.25, gt=0, lt=1)
+
+    def build(self, dims: int) -> list[Any]:
+        from monai.transforms import RandScaleIntensityd
+
+        return [RandScaleIntensityd("image", factors=self.change, prob=self.probability)]
+
+
+class Contrast(AugmentationConfig):
+    """Stretches values about the image's mean by 1 plus or minus up to `change`."""
+
+    name: Literal["contrast"] = "contrast"
+    probability: Probability = 0.15
+    change: float = Field(default=0.25, gt=0, lt=1)
+
+    def build(self, dims: int) -> list[Any]:
+        from monai.transforms import RandScaleIntensityFixedMeand
+
+        return [RandScaleIntensityFixedMeand("image", factors=self.change, prob=self.probability)]
+
+
+class Gamma(AugmentationConfig):
+    """Raises the image, scaled to 0..1, to a random power and restores its mean and deviation."""
+
+    name: Literal["gamma"] = "gamma"
+    probability: Probability = 0.15
+    power: Range = (0.7, 1.5)
+    inverted: bool = False
+
+    def build(self, dims: int) -> list[Any]:
+        from monai.transforms import RandAdjustContrastd
+
+        settings: dict[str, Any] = {"invert_image": self.inverted, "retain_stats": True}
+        return [RandAdjustContrastd("image", prob=self.probability, gamma=self.power, **settings)]
+
+
+class LowResolution(AugmentationConfig):
+    """Samples the image down by a random factor and up again, as a thick-sliced scan would look."""
+
+    name: Literal["low_resolution"] = "low_resolution"
+    probability: Probability = 0.15
+    factor: Range = (0.5, 1.0)
+
+    def build(self, dims: int) -> list[Any]:
+        from monai.transforms import RandSimulateLowResolutiond
+
+        up = "trilinear" if dims == 3 else "bilinear"
+        return [RandSimulateLowResolutiond("image", prob=self.probability, zoom_range=self.factor, upsample_mode=up)]
+
+
+class Colour(AugmentationConfig):
+    """Saturation and gain of each channel of an RGB image."""
+
+    name: Literal["colour"] = "colour"
+    probability: Probability = 0.3
+    saturation: float = Field(default=0.3, ge=0, lt=1)
+    gain: float = Field(default=0.1, ge=0, lt=1)
+
+    def build(self, dims: int) -> list[Any]:
+        from medseg.data.monai_transforms import RandColourd
+
+        return [RandColourd("image", self.probability, self.saturation, self.gain)]
+
+
+AUGMENTATIONS = Catalogue(
+    "augmentations",
+    [
+        Flip,
+        Rotate90,
+        Affine,
+        Elastic,
+        GridDistortion,
+        ResizedCrop,
+        Noise,
+        Blur,
+        Brightness,
+        Contrast,
+        Gamma,
+        LowResolution,
+        Colour,
+    ],
+)
+Augmentation = Annotated[AugmentationConfig, AUGMENTATIONS]

@@ -1,0 +1,136 @@
+"""Batches of patches whose content depends on (seed, epoch, position) alone: any number of workers gives the same."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from medseg.data.augmentation import AugmentationConfig
+from medseg.data.patches import PatchSettings
+from medseg.data.preprocessing import Prepared
+from medseg.devices import threads
+from medseg.labels import LabelSet
+from medseg.reproducibility import seeded
+
+_POSITIONS_KEPT = 10_000  # per label and case, enough to draw patches from
+
+
+@dataclass(frozen=True, eq=False)
+class TrainingCase:
+    """A prepared case in memory: image `(C, *S)` float32, label `(1 or S, *S)`, and where each label lies."""
+
+    case_id: str
+    image: torch.Tensor
+    label: torch.Tensor
+    positions: list[np.ndarray]
+
+
+def training_case(case_id: str, prepared: Prepared, labels: LabelSet) -> TrainingCase:
+    """Keeps what drawing patches needs; the label must be there."""
+    if prepared.label is None:
+        raise ValueError(f"case {case_id} has no label")
+    array = prepared.label if not labels.is_exclusive else prepared.label[0]
+    positions = [_positions(labels.mask(array, name)) for name in labels.names]
+    label = torch.from_numpy(prepared.label.astype(np.int32))
+    return TrainingCase(case_id, torch.from_numpy(prepared.image), label, positions)
+
+
+def _positions(mask: np.ndarray) -> np.ndarray:
+    """Indices `(N, dims)` of the voxels of one label, evenly thinned to a bounded number."""
+    places = np.argwhere(mask)
+    thinned = places[:: max(1, -(-len(places) // _POSITIONS_KEPT))]
+    return thinned.astype(np.int32)
+
+
+class Draw(NamedTuple):
+    """One patch of the endless training stream: its epoch, its position there, and the case it is cut from."""
+
+    epoch: int
+    position: int
+    case: int
+
+
+class DrawOrder:
+    """The endless stream of draws, cut into the batches of some steps.
+
+    Each epoch shows every case once, in an order that (seed, epoch) decides; step s holds draws s * batch_size and
+    following, so that a batch may reach over the end of an epoch and nothing is left out.
+    """
+
+    def __init__(self, cases: int, batch_size: int, steps: range, seed: int) -> None:
+        self.cases, self.batch_size, self.steps, self.seed = cases, batch_size, steps, seed
+
+    def __len__(self) -> int:
+        return len(self.steps)
+
+    def __iter__(self) -> Iterator[list[Draw]]:
+        known: tuple[int, np.ndarray] = (-1, np.empty(0))
+        for step in self.steps:
+            batch = []
+            for number in range(step * self.batch_size, (step + 1) * self.batch_size):
+                epoch, position = divmod(number, self.cases)
+                if epoch != known[0]:
+                    known = epoch, np.random.default_rng(seeded(self.seed, "order", epoch)).permutation(self.cases)
+                batch.append(Draw(epoch, position, int(known[1][position])))
+            yield batch
+
+
+class Patches(Dataset[dict[str, Any]]):
+    """Draw -> `{"image": (C, *S), "label": (1 or S, *S), "case_id": str}`."""
+
+    def __init__(
+        self, cases: Sequence[TrainingCase], patch: PatchSettings, augmentation: Sequence[AugmentationConfig], seed: int
+    ) -> None:
+        from monai.transforms import Compose
+
+        from medseg.data.monai_transforms import RandLabelCropd
+
+        dims = len(patch.size)
+        self.cases, self.patch, self.seed = cases, patch, seed
+        self.crop = RandLabelCropd(["image", "label"], patch.box, patch.foreground_share)
+        self.change = Compose([step for config in augmentation for step in config.build(dims)])
+
+    def __getitem__(self, draw: Draw) -> dict[str, Any]:
+        from medseg.data.monai_transforms import POSITIONS
+
+        case = self.cases[draw.case]
+        with threads(1), plain_tensors():
+            seed = seeded(self.seed, "patch", draw.epoch, draw.position) % 2**32
+            self.crop.set_random_state(seed)
+            self.change.set_random_state((seed + 1) % 2**32)
+            patch = self.crop({"image": case.image, "label": case.label, POSITIONS: case.positions})
+            if self.patch.slice_axis is not None:
+                patch = {key: value.squeeze(self.patch.slice_axis + 1) for key, value in patch.items()}
+            patch["label"] = patch["label"].float()
+            patch = self.change(patch)
+        return {"image": patch["image"].float(), "label": patch["label"], "case_id": case.case_id}
+
+
+@contextlib.contextmanager
+def plain_tensors() -> Iterator[None]:
+    """MONAI transforms on plain tensors inside the block: metadata costs many times the arithmetic."""
+    from monai.data.meta_obj import get_track_meta, set_track_meta
+
+    before = get_track_meta()
+    set_track_meta(False)
+    try:
+        yield
+    finally:
+        set_track_meta(before)
+
+
+def batches(patches: Patches, batch_size: int, steps: range, workers: int) -> DataLoader[dict[str, Any]]:
+    """The batches of training steps `steps`, the same for any number of workers."""
+    return DataLoader(
+        patches,
+        batch_sampler=DrawOrder(len(patches.cases), batch_size, steps, patches.seed),
+        num_workers=workers,
+        pin_memory=torch.cuda.is_available(),
+        generator=torch.Generator(),  # its own, so that the network's random numbers stay untouched
+    )

@@ -1,0 +1,121 @@
+"""One experiment as one file: the settings of every part, added up and checked against one another."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from medseg.config import Settings, apply_assignments, merge, read_yaml, validate
+from medseg.data.augmentation import Augmentation
+from medseg.data.manifest import Manifest
+from medseg.data.patches import PatchSettings
+from medseg.data.preprocessing import Preprocessing
+from medseg.errors import ConfigError
+from medseg.inference.settings import InferenceSettings
+from medseg.labels import LabelSet
+from medseg.losses import LOSSES, LossConfig
+from medseg.losses.dice_ce import DiceCEConfig
+from medseg.metrics import MetricsConfig
+from medseg.networks import NETWORKS, NetworkConfig
+from medseg.postprocessing import POSTPROCESSING, PostprocessingConfig
+from medseg.tracking import TrackingConfig
+from medseg.training.settings import TrainingSettings
+
+SCHEMA_VERSION = 1
+
+
+class DataSettings(Settings):
+    """On what: a manifest by name or path, and the fold that validates."""
+
+    manifest: str
+    fold: int | None = 0  # the validation fold; null trains on every case and validates on none
+
+
+class ExperimentConfig(Settings):
+    """A whole experiment. Only what differs from the defaults needs to be written."""
+
+    schema_version: Literal[1] = 1
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=100)
+    description: str = ""
+    seed: int = Field(default=0, ge=0)
+    data: DataSettings
+    preprocessing: Preprocessing = Preprocessing()
+    patch: PatchSettings
+    augmentation: tuple[Augmentation, ...] = ()
+    network: Annotated[NetworkConfig, NETWORKS]
+    loss: Annotated[LossConfig, LOSSES] = DiceCEConfig()
+    training: TrainingSettings
+    inference: InferenceSettings = InferenceSettings()
+    postprocessing: tuple[Annotated[PostprocessingConfig, POSTPROCESSING], ...] = ()
+    metrics: MetricsConfig = MetricsConfig()
+    tracking: TrackingConfig = TrackingConfig()
+
+    @model_validator(mode="after")
+    def _parts_fit(self) -> ExperimentConfig:
+        if len(self.patch.size) != self.network.spatial_dims:
+            raise ValueError(
+                f"patch.size {list(self.patch.size)} has {len(self.patch.size)} dimensions, "
+                f"network.spatial_dims is {self.network.spatial_dims}; make them agree"
+            )
+        try:
+            self.network.check_size(self.patch.size, "patch.size")
+        except ConfigError as error:
+            raise ValueError(str(error)) from error
+        dims = len(self.patch.box)
+        for step in self.augmentation:
+            axes = [*getattr(step, "axes", ()), *getattr(step, "plane", ())]
+            if any(axis >= self.network.spatial_dims for axis in axes):
+                raise ValueError(
+                    f"augmentation {step.name!r} names axes {axes}, patches have {self.network.spatial_dims}"
+                )
+        if any(axis >= dims for axis in self.inference.flips):
+            raise ValueError(f"inference.flips {list(self.inference.flips)} names an axis that the cases do not have")
+        return self
+
+
+def read_experiment(path: Path, assignments: list[str] | None = None) -> ExperimentConfig:
+    """The experiment of a YAML file, after `--set` assignments. Raises ConfigError, naming key and value."""
+    content = _migrate(apply_assignments(read_yaml(path), assignments or []), str(path))
+    return validate(ExperimentConfig, content, str(path))
+
+
+def changed(config: ExperimentConfig, assignments: list[str]) -> ExperimentConfig:
+    """A copy with some keys set, checked anew."""
+    content = apply_assignments(config.model_dump(mode="json"), assignments)
+    return validate(ExperimentConfig, merge({}, content), "--set") if assignments else config
+
+
+def _migrate(content: dict[str, Any], where: str) -> dict[str, Any]:
+    """Lifts an older schema to the present one; a newer one is refused."""
+    version = content.get("schema_version", SCHEMA_VERSION)
+    if not isinstance(version, int) or not 1 <= version <= SCHEMA_VERSION:
+        raise ConfigError(
+            f"{where}: schema_version {version!r} is not known; this medseg reads 1 to {SCHEMA_VERSION}, update medseg"
+        )
+    return content
+
+
+def check_against(config: ExperimentConfig, manifest: Manifest) -> None:
+    """Refuses a config that its manifest contradicts, before any image is read. Raises ConfigError with the fix."""
+    dims, wanted = manifest.dataset.spatial_dims, len(config.patch.box)
+    if dims != wanted:
+        raise ConfigError(
+            f"patch.size {list(config.patch.size)} is for cases of {wanted} dimensions, "
+            f"{manifest.dataset.name} has {dims}; set network.spatial_dims, or patch.slice_axis for 2D on volumes"
+        )
+    if config.data.fold is not None:
+        manifest.split(config.data.fold)
+    if any(step.name == "colour" for step in config.augmentation) and len(manifest.dataset.channels) != 3:
+        found = ", ".join(manifest.dataset.channels)
+        raise ConfigError(f"augmentation 'colour' needs 3 channels (RGB), {manifest.dataset.name} has {found}; drop it")
+    _check_laterality(config, manifest.dataset.labels)
+
+
+def _check_laterality(config: ExperimentConfig, labels: LabelSet) -> None:
+    """A mirrored left kidney is no left kidney: labels with a pair exclude flips along the first axis."""
+    paired = [label.name for label in labels.labels if label.pair is not None]
+    mirrors = [step for step in config.augmentation if step.name == "flip" and 0 in getattr(step, "axes", ())]
+    if paired and (mirrors or 0 in config.inference.flips):
+        raise ConfigError(f"flips along axis 0 turn {paired[0]!r} into its pair; take axis 0 out of the flips")

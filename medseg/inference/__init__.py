@@ -1,0 +1,1 @@
+"""From a volume of any size to a segmentation on its own grid."""

@@ -1,0 +1,103 @@
+"""Voxel counts and the ratios over them, so that a case and a whole data set share one set of formulas."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from medseg.volume import Segmentation
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Voxels by prediction and truth: true and false positives and negatives. Counts of cases add up.
+
+    A ratio over nothing is None. So with truth and prediction both empty, all ratios but `accuracy` are None; with one
+    of them empty, Dice and IoU are 0, and so is precision or recall, whichever is defined.
+    """
+
+    tp: int
+    fp: int
+    fn: int
+    tn: int
+
+    @classmethod
+    def of(cls, prediction: np.ndarray, truth: np.ndarray, counted: int | None = None) -> Counts:
+        """Counts of two bool masks; `counted` voxels count (default: all), and the masks hold none that does not."""
+        total = truth.size if counted is None else counted
+        tp = int(np.count_nonzero(prediction & truth))
+        fp = int(np.count_nonzero(prediction)) - tp
+        fn = int(np.count_nonzero(truth)) - tp
+        return cls(tp, fp, fn, total - tp - fp - fn)
+
+    def __add__(self, other: Counts) -> Counts:
+        return Counts(self.tp + other.tp, self.fp + other.fp, self.fn + other.fn, self.tn + other.tn)
+
+    @property
+    def dice(self) -> float | None:
+        return _ratio(2 * self.tp, 2 * self.tp + self.fp + self.fn)
+
+    @property
+    def iou(self) -> float | None:
+        return _ratio(self.tp, self.tp + self.fp + self.fn)
+
+    @property
+    def precision(self) -> float | None:
+        return _ratio(self.tp, self.tp + self.fp)
+
+    @property
+    def recall(self) -> float | None:
+        return _ratio(self.tp, self.tp + self.fn)
+
+    @property
+    def accuracy(self) -> float | None:
+        return _ratio(self.tp + self.tn, self.tp + self.fp + self.fn + self.tn)
+
+    @property
+    def truth(self) -> int:
+        """Voxels of the truth."""
+        return self.tp + self.fn
+
+    @property
+    def prediction(self) -> int:
+        """Voxels of the prediction."""
+        return self.tp + self.fp
+
+
+def counted_voxels(truth: Segmentation) -> np.ndarray | None:
+    """Where voxels count, bool on the grid, or None where all do."""
+    ignore = truth.labels.ignore
+    return None if ignore is None or not truth.labels.is_exclusive else np.asarray(truth.array != ignore)
+
+
+def confusion_matrix(prediction: Segmentation, truth: Segmentation) -> np.ndarray:
+    """Voxels by label, int64 `(K, K)`: rows are the truth, columns the prediction, both background first, then labels.
+
+    For exclusive labels; ignored voxels are left out. Its trace over its sum is the case's pixel accuracy.
+    """
+    counted = counted_voxels(truth)
+    size = truth.labels.channels
+    rows, columns = _outputs(truth, counted), _outputs(prediction, counted)
+    return np.bincount(rows * size + columns, minlength=size * size).reshape(size, size)
+
+
+def pixel_accuracy(prediction: Segmentation, truth: Segmentation) -> float | None:
+    """Share of the counted voxels whose labels are all right; None where no voxel counts."""
+    if truth.labels.is_exclusive:
+        confusion = confusion_matrix(prediction, truth)
+        return _ratio(int(np.trace(confusion)), int(confusion.sum()))
+    right = (prediction.array.astype(bool) == truth.array.astype(bool)).all(axis=0)
+    return _ratio(int(np.count_nonzero(right)), right.size)
+
+
+def _outputs(segmentation: Segmentation, counted: np.ndarray | None) -> np.ndarray:
+    """The counted voxels' indices among background and labels; a value that is neither counts as background."""
+    found = np.zeros(segmentation.geometry.shape, dtype=np.int64)
+    for index, value in enumerate(segmentation.labels.values):
+        found[segmentation.array == value] = index
+    return found.ravel() if counted is None else found[counted]
+
+
+def _ratio(part: int, whole: int) -> float | None:
+    return part / whole if whole else None

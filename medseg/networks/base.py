@@ -1,0 +1,73 @@
+"""What every network's config answers, so that a size that a network cannot take is refused before any work."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from pydantic import Field
+
+from medseg.config import NamedSettings
+from medseg.errors import ConfigError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+PositiveInt = Annotated[int, Field(ge=1)]
+PerAxis = PositiveInt | tuple[PositiveInt, ...]  # one number for all spatial axes, or one for each
+
+
+class NetworkConfig(NamedSettings):
+    """Base of the networks. A network maps images `(B, C, *S)` to logits `(B, K, *S)`.
+
+    One with deep supervision returns, in train mode only, a list of logits: the finest `(B, K, *S)` first.
+    Weights are drawn from torch's global generator and from nothing else: who builds a network seeds it first.
+    """
+
+    spatial_dims: Literal[2, 3] = 3
+
+    @abstractmethod
+    def divisor(self) -> tuple[int, ...]:
+        """What each spatial size must be a multiple of, one number an axis."""
+
+    @abstractmethod
+    def build(self, in_channels: int, out_channels: int) -> nn.Module:
+        """The network for C input and K output channels."""
+
+    def check_size(self, size: Sequence[int], where: str) -> None:
+        """Raises ConfigError, naming the nearest admissible sizes, where the network cannot take a patch of `size`.
+
+        The coarsest stage must keep two voxels or more: of a single one no normalisation can take a variance.
+        """
+        divisor, shown = self.divisor(), list(size)
+        if len(size) != self.spatial_dims:
+            raise ConfigError(
+                f"{where} {shown} has {len(size)} axes, but network {self.name!r} works in {self.spatial_dims}D; "
+                f"give {self.spatial_dims} sizes, or set spatial_dims"
+            )
+        multiples = all(have > 0 and have % step == 0 for have, step in zip(size, divisor, strict=True))
+        if multiples and tuple(size) != divisor:
+            return
+        unit = f"multiples of {divisor[0] if len(set(divisor)) == 1 else list(divisor)}"
+        needs = f"more than {list(divisor)}, which leave a single voxel at its coarsest stage" if multiples else unit
+        nearest = " or ".join(str(list(candidate)) for candidate in _nearest(size, divisor))
+        raise ConfigError(f"{where} {shown} does not fit: network {self.name!r} needs {needs}; nearest: {nearest}")
+
+
+def per_axis(value: int | tuple[int, ...], spatial_dims: int) -> tuple[int, ...]:
+    """`value` for each spatial axis."""
+    return (value,) * spatial_dims if isinstance(value, int) else value
+
+
+def _nearest(size: Sequence[int], divisor: Sequence[int]) -> list[tuple[int, ...]]:
+    """The admissible sizes next below and next above, the same on axes that already fit."""
+    pairs = list(zip(size, divisor, strict=True))
+    below = tuple(max(have // step, 1) * step for have, step in pairs)
+    above = tuple(max(-(-have // step), 1) * step for have, step in pairs)
+    return list(dict.fromkeys(_grown(candidate, divisor) for candidate in (below, above)))
+
+
+def _grown(candidate: tuple[int, ...], divisor: Sequence[int]) -> tuple[int, ...]:
+    """`candidate`, or with its first size doubled where it is a single voxel of the coarsest stage."""
+    return (2 * candidate[0], *candidate[1:]) if candidate == tuple(divisor) else candidate

@@ -1,0 +1,49 @@
+"""3D convolutions that step out of bf16 on CPU where its weight gradient is wrong, so that no patch size is a trap.
+
+Where the padded kernel is longer than the grid along the first spatial axis, for instance 3 on 2 voxels, oneDNN's bf16
+kernel for the weight gradient reads and writes outside its buffers: NaN, noise or a crash (torch 2.13, AVX-512 CPUs
+without AMX). Such grids are a network's coarsest stage, so that float32 there costs next to nothing.
+"""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+import torch
+from torch import nn
+
+N = TypeVar("N", bound=nn.Module)
+
+
+class ShallowConv3d(nn.Conv3d):
+    """A Conv3d that is exact on grids shallower than its kernel."""
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        if input.shape[2] < self.kernel_size[0] and _is_cpu_autocast(input):
+            with torch.autocast("cpu", enabled=False):
+                return super().forward(input.float())
+        return super().forward(input)
+
+
+class ShallowConvTranspose3d(nn.ConvTranspose3d):
+    """A ConvTranspose3d that is exact on grids shallower than its kernel; its output is the grid that counts."""
+
+    def forward(self, input: torch.Tensor, output_size: list[int] | None = None) -> torch.Tensor:
+        if input.shape[2] * self.stride[0] < self.kernel_size[0] and _is_cpu_autocast(input):
+            with torch.autocast("cpu", enabled=False):
+                return super().forward(input.float(), output_size)
+        return super().forward(input, output_size)
+
+
+def guard_shallow_grids(network: N) -> N:
+    """The same network, its 3D convolutions turned into those above; parameters and their names stay."""
+    for module in network.modules():
+        if type(module) is nn.Conv3d:
+            module.__class__ = ShallowConv3d
+        elif type(module) is nn.ConvTranspose3d:
+            module.__class__ = ShallowConvTranspose3d
+    return network
+
+
+def _is_cpu_autocast(image: torch.Tensor) -> bool:
+    return image.device.type == "cpu" and torch.is_autocast_enabled("cpu")

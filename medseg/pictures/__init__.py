@@ -1,0 +1,6 @@
+"""Pictures for people: overlays of labels on images, and curves of a run, as PNG bytes."""
+
+from medseg.pictures.curves import curves
+from medseg.pictures.overlay import overlay
+
+__all__ = ["curves", "overlay"]

@@ -1,0 +1,126 @@
+"""A trained model as a folder: weights, the experiment that made them, labels, and what it may be shown."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from pickle import UnpicklingError  # torch.load raises it; nothing here is unpickled
+from typing import TYPE_CHECKING, Any, Literal
+
+from medseg.config import Settings, validate
+from medseg.data.manifest import DatasetInfo
+from medseg.errors import ConfigError, ModelError, WriteError
+from medseg.experiment import ExperimentConfig
+from medseg.reproducibility import weights_digest
+from medseg.volume import Segmentation, Volume
+
+if TYPE_CHECKING:
+    import torch
+
+    from medseg.inference.predictor import Predictor
+
+CARD, WEIGHTS = "model.json", "weights.pt"
+
+
+class ModelCard(Settings):
+    """What stands in model.json beside the weights."""
+
+    schema_version: Literal[1] = 1
+    name: str
+    version: str
+    medseg_version: str
+    experiment: ExperimentConfig
+    dataset: DatasetInfo
+    manifest_digest: str
+    training_cases: int
+    total_steps: int
+    weights_sha256: str
+    intended_use: str = "for research use"
+
+    @property
+    def title(self) -> str:
+        """Name, version and the first signs of the weights' digest: what every output carries."""
+        return f"{self.name} {self.version} ({self.weights_sha256[:12]})"
+
+
+class TrainedModel:
+    """Weights with everything needed to use them."""
+
+    def __init__(self, card: ModelCard, weights: Mapping[str, torch.Tensor]) -> None:
+        self.card, self.weights = card, weights
+
+    def predictor(self, device: torch.device, experiment: ExperimentConfig | None = None) -> Predictor:
+        """A predictor on a device; `experiment` may change how inference is done, not what was trained."""
+        from medseg.inference.predictor import Predictor
+
+        config = experiment or self.card.experiment
+        labels = self.card.dataset.labels
+        network = config.network.build(len(self.card.dataset.channels), labels.channels)
+        try:
+            network.load_state_dict(dict(self.weights))
+        except RuntimeError as error:
+            raise ModelError(f"{self.card.title}: the weights do not fit network {config.network.name!r}") from error
+        return Predictor(network, labels, config.preprocessing, config.patch, config.inference, device)
+
+    def segment(self, volume: Volume, predictor: Predictor) -> Segmentation:
+        """Predicts, post-processes, signs with the model's title. Raises ModelError where channels are missing."""
+        wanted = list(self.card.dataset.channels)
+        if volume.channels != len(wanted):
+            raise ModelError(
+                f"{volume.provenance.source}: has {volume.channels} channels, "
+                f"the model needs {len(wanted)} ({', '.join(wanted)}); give one image for each"
+            )
+        segmentation = predictor.predict(volume, made_by=self.card.title)
+        for step in self.card.experiment.postprocessing:
+            segmentation = step.apply(segmentation)
+        return segmentation
+
+    def save(self, folder: Path) -> Path:
+        """Writes the folder in one move: it is there whole, or not at all."""
+        import torch
+
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+        try:
+            torch.save(dict(self.weights), temporary / WEIGHTS)
+            (temporary / CARD).write_text(self.card.model_dump_json(indent=2) + "\n", encoding="utf-8")
+            if folder.exists():
+                shutil.rmtree(folder)
+            temporary.rename(folder)
+        except OSError as error:
+            raise WriteError(f"{folder}: the model could not be written ({error.strerror}); free the disk") from error
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+        return folder
+
+
+def load_model(folder: Path) -> TrainedModel:
+    """The model in a folder, or in the `model` folder of a run. Raises ModelError where it is absent or damaged."""
+    import torch
+
+    home = folder / "model" if (folder / "model" / CARD).is_file() else folder
+    card = _read_card(home)
+    try:
+        weights = torch.load(home / WEIGHTS, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, UnpicklingError, EOFError) as error:
+        raise ModelError(f"{home / WEIGHTS}: is missing or damaged; copy the model folder again") from error
+    if weights_digest(weights) != card.weights_sha256:
+        raise ModelError(f"{home / WEIGHTS}: does not match the digest in {CARD}; copy the model folder again")
+    return TrainedModel(card, weights)
+
+
+def _read_card(home: Path) -> ModelCard:
+    try:
+        content: dict[str, Any] = json.loads((home / CARD).read_text(encoding="utf-8"))
+        return validate(ModelCard, content, str(home / CARD))
+    except FileNotFoundError as error:
+        raise ModelError(
+            f"{home}: holds no trained model ({CARD} is missing); give a run's or model's folder"
+        ) from error
+    except (OSError, UnicodeDecodeError, ValueError) as error:
+        raise ModelError(f"{home / CARD}: cannot be read ({error}); copy the model folder again") from error
+    except ConfigError as error:
+        raise ModelError(str(error)) from error

@@ -1,0 +1,1 @@
+"""From cases and a network to trained weights, the same twice."""

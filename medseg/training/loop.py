@@ -1,0 +1,174 @@
+"""The training loop: one function that reads from top to bottom, and the small parts that it is made of."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import nn
+
+from medseg.data.loaders import Patches, batches
+from medseg.devices import autocast, choose_precision
+from medseg.errors import TrainingError
+from medseg.reproducibility import seeded
+from medseg.training.checkpoint import Progress, load_checkpoint, save_checkpoint
+from medseg.training.settings import TrainingSettings
+
+LAST, BEST = "last.pt", "best.pt"
+_TIMED_STEPS = 12
+_WARMUP_STEPS = 4
+
+
+class Observer(Protocol):
+    """Who wants to hear how training goes: a progress bar, a tracker, a test."""
+
+    def stepped(self, step: int, total: int, values: Mapping[str, float]) -> None:
+        """After each step: its number from 1, and loss, learning_rate, epoch."""
+
+    def validated(self, step: int, scores: Mapping[str, float]) -> None:
+        """After each validation: scores by name, 'score' among them."""
+
+
+@dataclass
+class Training:
+    """One run: the parts that it trains and the place where it keeps its checkpoints."""
+
+    network: nn.Module
+    loss: nn.Module
+    patches: Patches
+    settings: TrainingSettings
+    device: torch.device
+    folder: Path
+    validate: Callable[[nn.Module], Mapping[str, float]] | None = None  # higher 'score' is better
+
+    def __post_init__(self) -> None:
+        self.network.to(self.device)
+        self.loss.to(self.device)
+        self.dtype = choose_precision(self.settings.precision, self.device)
+        self.optimizer = self.settings.optimizer.build(self.network.parameters())
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.dtype == torch.float16)
+        self.progress = Progress()
+
+    @property
+    def seed(self) -> int:
+        return self.patches.seed
+
+    @property
+    def steps_per_validation(self) -> int | None:
+        """Steps between validations; None where they come only at the end."""
+        epochs = self.settings.validate_every_epochs
+        if not epochs or self.validate is None:
+            return None
+        return max(1, round(epochs * len(self.patches.cases) / self.settings.batch_size))
+
+    def run(self, total_steps: int, observer: Observer) -> Progress:
+        """Trains from where the run stands to `total_steps`, or until patience ends."""
+        self.network.train()
+        saved_s = time.monotonic()
+        remaining = range(self.progress.step, total_steps)
+        for step, batch in zip(remaining, self._batches(remaining), strict=True):
+            values = self._step(step, total_steps, batch)
+            self.progress = replace(self.progress, step=step + 1)
+            observer.stepped(step + 1, total_steps, values)
+            if self.steps_per_validation and (step + 1) % self.steps_per_validation == 0:
+                self._validate(observer)
+                if self.settings.patience is not None and self.progress.stale >= self.settings.patience:
+                    break
+            if time.monotonic() - saved_s > self.settings.checkpoint_minutes * 60:
+                self.save(LAST, total_steps)
+                saved_s = time.monotonic()
+        self.save(LAST, total_steps)
+        return self.progress
+
+    def _step(self, step: int, total_steps: int, batch: Mapping[str, Any]) -> dict[str, float]:
+        """One optimizer step, a pure function of weights, optimizer state, seed, step and batch."""
+        torch.manual_seed(seeded(self.seed, "network", step, 0))
+        rate = self.settings.optimizer.learning_rate * self.settings.schedule.factor(step, total_steps)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.optimizer.zero_grad(set_to_none=True)
+        images = batch["image"].to(self.device, non_blocking=True).chunk(self.settings.accumulate)
+        labels = batch["label"].to(self.device, non_blocking=True).chunk(self.settings.accumulate)
+        loss = 0.0
+        for image, label in zip(images, labels, strict=True):
+            with autocast(self.device, self.dtype):
+                logits = self.network(image)
+            part = self.loss(logits, label) * (len(image) / len(batch["image"]))
+            self.scaler.scale(part).backward()
+            loss += float(part.detach())
+        if not loss < float("inf"):
+            cases = ", ".join(batch["case_id"])
+            raise TrainingError(f"step {step + 1}: loss is {loss} on {cases}; check them, or lower the learning rate")
+        if self.settings.gradient_clip is not None:
+            self.scaler.unscale_(self.optimizer)
+            torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.settings.gradient_clip)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        epoch = (step + 1) * self.settings.batch_size / len(self.patches.cases)
+        return {"loss": loss, "learning_rate": rate, "epoch": epoch}
+
+    def _validate(self, observer: Observer) -> None:
+        """Scores whole volumes and keeps the weights where they are the best so far."""
+        if self.validate is None:
+            return
+        scores = self.validate(self.network)
+        self.network.train()
+        best = self.progress.best_score
+        if best is None or scores["score"] > best:
+            self.progress = replace(self.progress, best_score=scores["score"], best_step=self.progress.step, stale=0)
+            save_checkpoint(self.folder / BEST, {"network": self.network.state_dict(), "step": self.progress.step})
+        else:
+            self.progress = replace(self.progress, stale=self.progress.stale + 1)
+        observer.validated(self.progress.step, scores)
+
+    def _batches(self, steps: range) -> Iterable[dict[str, Any]]:
+        return batches(self.patches, self.settings.batch_size, steps, self.settings.workers)
+
+    def time_a_step(self) -> float:
+        """Seconds a step takes here, data included, from a few steps whose effect is undone."""
+        network = {key: value.clone() for key, value in self.network.state_dict().items()}
+        scaler = self.scaler.state_dict()
+        self.network.train()
+        started = 0.0
+        for step, batch in enumerate(self._batches(range(_WARMUP_STEPS + _TIMED_STEPS))):
+            if step == _WARMUP_STEPS:
+                started = time.monotonic()
+            self._step(step, _WARMUP_STEPS + _TIMED_STEPS, batch)
+        spent = time.monotonic() - started
+        self.network.load_state_dict(network)
+        self.optimizer = self.settings.optimizer.build(self.network.parameters())
+        self.scaler.load_state_dict(scaler)
+        return spent / _TIMED_STEPS
+
+    def save(self, name: str, total_steps: int) -> None:
+        """Writes a checkpoint from which `restore` continues the very same run."""
+        content = {
+            "network": self.network.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "progress": asdict(self.progress),
+            "total_steps": total_steps,
+            "seed": self.seed,
+        }
+        save_checkpoint(self.folder / name, content)
+
+    def restore(self) -> int:
+        """Takes up the run where its last checkpoint left it; gives its total_steps."""
+        content = load_checkpoint(self.folder / LAST)
+        if content.get("seed") != self.seed:
+            raise TrainingError(f"{self.folder / LAST}: was made with seed {content.get('seed')}, not {self.seed}")
+        self.network.load_state_dict(content["network"])
+        self.optimizer.load_state_dict(content["optimizer"])
+        self.scaler.load_state_dict(content["scaler"])
+        self.progress = Progress(**content["progress"])
+        return int(content["total_steps"])
+
+    def chosen_weights(self) -> dict[str, torch.Tensor]:
+        """The weights that become the model: the last, or the best validated."""
+        if self.settings.keep == "best" and (self.folder / BEST).is_file():
+            return dict(load_checkpoint(self.folder / BEST)["network"])
+        return {key: value.detach().cpu() for key, value in self.network.state_dict().items()}

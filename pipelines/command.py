@@ -1,0 +1,238 @@
+"""The `medseg` command: verbs, flags and their help. Journeys are imported when called, so that help is at hand."""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pipelines.manifest import app as manifest_app
+from pipelines.process import last_resort, perform
+
+app = typer.Typer(
+    name="medseg",
+    help="Medical image segmentation: from a manifest of studies to trained models, results and their record.",
+    epilog="For research use. Start with: medseg demo",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,  # a traceback with local variables could show patient data
+    pretty_exceptions_show_locals=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _checked_device(device: str) -> str:
+    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", device):
+        raise typer.BadParameter(f"{device!r} is not known; choose auto, cpu, cuda or cuda:N")
+    return device
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        from medseg import __version__
+
+        typer.echo(f"medseg {__version__}")
+        raise typer.Exit
+
+
+Assignments = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change one setting; may be repeated.")
+]
+DataRoot = Annotated[Path | None, typer.Option(metavar="DIR", help="Where the manifest's files lie.")]
+Device = Annotated[str, typer.Option(callback=_checked_device, help="auto, cpu, cuda or cuda:N.")]
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON, all other text to standard error.")]
+Verbose = Annotated[bool, typer.Option("-v", "--verbose", help="Show log messages and where an error came from.")]
+Model = Annotated[Path, typer.Argument(metavar="MODEL", help="Folder of a trained model or of a run.")]
+
+
+@app.callback()
+def _common(
+    version: Annotated[bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show it.")] = False,
+) -> None:
+    pass
+
+
+@app.command()
+def demo(
+    output: Annotated[Path, typer.Option(metavar="DIR", help="Folder for everything made.")] = Path("medseg-demo"),
+    device: Device = "auto",
+    as_json: Json = False,
+    verbose: Verbose = False,
+) -> None:
+    """Everything once, on generated data: train, infer, evaluate; minutes on a laptop."""
+
+    def journey() -> object:
+        from pipelines.demo import demo
+
+        return demo(output=output, device=device)
+
+    perform(journey, as_json, verbose)
+
+
+@app.command()
+def train(
+    config: Annotated[str, typer.Argument(metavar="CONFIG", help="YAML file, or the name of a shipped config.")],
+    assignments: Assignments = None,
+    data_root: DataRoot = None,
+    output: Annotated[Path, typer.Option(metavar="DIR", help="Folder of all runs.")] = Path("runs"),
+    device: Device = "auto",
+    as_json: Json = False,
+    verbose: Verbose = False,
+) -> None:
+    """Train the network that a config describes, and keep the model and the record of the run."""
+
+    def journey() -> object:
+        from pipelines.train import train
+
+        return train(config=config, assignments=assignments or [], data_root=data_root, output=output, device=device)
+
+    perform(journey, as_json, verbose)
+
+
+@app.command()
+def resume(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of the run to go on with.")],
+    device: Device = "auto",
+    as_json: Json = False,
+    verbose: Verbose = False,
+) -> None:
+    """Go on with a training that was stopped."""
+
+    def journey() -> object:
+        from pipelines.resume import resume
+
+        return resume(run=run, device=device)
+
+    perform(journey, as_json, verbose)
+
+
+@app.command()
+def evaluate(
+    model: Model,
+    manifest: Annotated[str | None, typer.Argument(metavar="[MANIFEST]", help="Default: the model's own.")] = None,
+    fold: Annotated[int | None, typer.Option(metavar="N", help="Cases of this fold; default: the model's.")] = None,
+    assignments: Assignments = None,
+    data_root: DataRoot = None,
+    output: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Folder for the scores; default: inside the model's.")
+    ] = None,
+    device: Device = "auto",
+    as_json: Json = False,
+    verbose: Verbose = False,
+) -> None:
+    """Score a model on the cases of a manifest, each on the grid of its own image."""
+
+    def journey() -> object:
+        from pipelines.evaluate import evaluate
+
+        return evaluate(
+            model=model,
+            manifest=manifest,
+            fold=fold,
+            assignments=assignments or [],
+            data_root=data_root,
+            output=output,
+            device=device,
+        )
+
+    perform(journey, as_json, verbose)
+
+
+@app.command()
+def infer(
+    model: Model,
+    inputs: Annotated[list[Path], typer.Argument(metavar="INPUT...", help="Images, or folders of DICOM studies.")],
+    output: Annotated[Path, typer.Option(metavar="DIR", help="Folder for the segmentations.")],
+    formats: Annotated[
+        list[str] | None, typer.Option("--format", metavar="NAME,...", help="nifti, dicom-seg, or both.")
+    ] = None,
+    series: Annotated[str | None, typer.Option(metavar="GLOB", help="Description of the DICOM series to take.")] = None,
+    modality: Annotated[str | None, typer.Option(metavar="CODE", help="Modality of the series: MR, CT, PT.")] = None,
+    assignments: Assignments = None,
+    device: Device = "auto",
+    as_json: Json = False,
+    verbose: Verbose = False,
+) -> None:
+    """Segment images or DICOM studies."""
+
+    def journey() -> object:
+        from pipelines.infer import infer
+
+        return infer(
+            model=model,
+            inputs=inputs,
+            output=output,
+            formats=[name.strip() for given in formats or ["nifti"] for name in given.split(",") if name.strip()],
+            series=series,
+            modality=modality,
+            assignments=assignments or [],
+            device=device,
+        )
+
+    perform(journey, as_json, verbose)
+
+
+app.add_typer(manifest_app, name="manifest")
+
+
+@app.command("list")
+def list_names(
+    kind: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="KIND", help="networks, losses, transforms, metrics, postprocessing, configs, manifests, formats."
+        ),
+    ] = None,
+    as_json: Json = False,
+    verbose: Verbose = False,
+) -> None:
+    """Show the names that a config or a command may use."""
+
+    def journey() -> object:
+        from pipelines.listing import listing
+
+        return listing(kind)
+
+    perform(journey, as_json, verbose)
+
+
+@app.command()
+def schema(
+    kind: Annotated[str, typer.Argument(metavar="[experiment|dataset]", help="Which file's schema.")] = "experiment",
+    output: Annotated[Path | None, typer.Option(metavar="FILE", help="Write it to a file.")] = None,
+    as_json: Json = False,
+    verbose: Verbose = False,
+) -> None:
+    """Print the JSON Schema of a config or dataset.yaml, for an editor to complete and check it."""
+
+    def journey() -> object:
+        from pipelines.schema import schema
+
+        return schema(kind, output)
+
+    perform(journey, as_json, verbose)
+
+
+@app.command()
+def doctor(as_json: Json = False, verbose: Verbose = False) -> None:
+    """Show what this machine has, what is missing, and what to do about it."""
+
+    def journey() -> object:
+        from pipelines.doctor import doctor
+
+        return doctor()
+
+    perform(journey, as_json, verbose)
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    with last_resort():
+        app(prog_name="medseg")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,103 @@
+"""`medseg list`: the names that a config may use, straight from the catalogues."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+from medseg.config import Catalogue, read_yaml, suggestion
+from medseg.errors import ConfigError, MedsegError
+from pipelines.console import Console
+from pipelines.locations import MANIFEST_FILE, shipped_configs, shipped_manifests
+
+
+class Entry(NamedTuple):
+    """One line of a list."""
+
+    name: str
+    description: str
+
+
+def listing(kind: str | None) -> dict[str, object]:
+    """Prints the entries of one kind, or the kinds where none is given."""
+    console = Console()
+    if kind is None:
+        console.say("medseg list " + "|".join(KINDS))
+        return {"kinds": list(KINDS)}
+    if kind not in KINDS:
+        raise ConfigError(f"medseg list {kind}: nothing is called {kind!r}{suggestion(kind, KINDS)}")
+    entries = KINDS[kind]()
+    width = max((len(entry.name) for entry in entries), default=0)
+    for entry in entries:
+        console.say(f"{entry.name.ljust(width)}  {entry.description}".rstrip())
+    return {"kind": kind, "entries": [entry._asdict() for entry in entries]}
+
+
+def _from_catalogue(module: str, name: str) -> list[Entry]:
+    catalogue: Catalogue = getattr(importlib.import_module(module), name)
+    return [Entry(name, _first_line(config.__doc__)) for name, config in catalogue]
+
+
+def _metrics() -> list[Entry]:
+    from medseg.metrics import METRICS
+
+    return [Entry(name, description) for name, description in METRICS.items()]
+
+
+def _configs() -> list[Entry]:
+    return [Entry(name, _first_comment(path)) for name, path in shipped_configs().items()]
+
+
+def _manifests() -> list[Entry]:
+    entries = []
+    for name, folder in shipped_manifests().items():
+        try:
+            content = read_yaml(folder / MANIFEST_FILE)
+            description = str(content.get("description") or content.get("title") or "")
+        except MedsegError as error:
+            description = f"cannot be read: {error}"
+        entries.append(Entry(name, _first_line(description)))
+    return entries
+
+
+def _formats() -> list[Entry]:
+    return [Entry(*pair) for pair in FORMATS.items()]
+
+
+FORMATS = {
+    "nifti": "read and written: .nii, .nii.gz",
+    "nrrd": "read: .nrrd, .nhdr",
+    "metaimage": "read: .mha, .mhd",
+    "picture": "read: PNG and TIFF, 8 or 16 bit, grey or RGB",
+    "dicom": "read: a folder of single-frame series, or one file",
+    "dicom-seg": "written: DICOM Segmentation, BINARY, against the source series",
+}
+
+KINDS: dict[str, Callable[[], list[Entry]]] = {
+    "networks": lambda: _from_catalogue("medseg.networks", "NETWORKS"),
+    "losses": lambda: _from_catalogue("medseg.losses", "LOSSES"),
+    "transforms": lambda: _from_catalogue("medseg.data.augmentation", "AUGMENTATIONS"),
+    "metrics": _metrics,
+    "postprocessing": lambda: _from_catalogue("medseg.postprocessing", "POSTPROCESSING"),
+    "configs": _configs,
+    "manifests": _manifests,
+    "formats": _formats,
+}
+
+
+def _first_line(text: str | None) -> str:
+    lines = (text or "").strip().splitlines()
+    return lines[0].strip() if lines else ""
+
+
+def _first_comment(path: Path) -> str:
+    """The first comment of a YAML file that is meant for people, editors' hints left out."""
+    for line in path.read_text(encoding="utf-8").splitlines():
+        if not line.startswith("#"):
+            return ""
+        text = line.lstrip("# ").strip()
+        if text and not text.startswith("yaml-language-server"):
+            return text
+    return ""

@@ -1,0 +1,83 @@
+"""Finds configs and manifests by path or by name, from a checkout as from an installed package."""
+
+from __future__ import annotations
+
+import importlib.resources
+import os
+from pathlib import Path
+
+from medseg.config import suggestion
+from medseg.errors import ConfigError
+
+CONFIG_SUFFIXES = (".yaml", ".yml")
+MANIFEST_FILE = "dataset.yaml"
+
+
+def shipped(kind: str) -> Path | None:
+    """The folder of shipped "configs" or "data_manifests": inside the installed package, or beside a checkout's."""
+    package = Path(str(importlib.resources.files("medseg")))
+    checkout = package.parent
+    if (package / kind).is_dir():
+        return package / kind
+    if (checkout / "pyproject.toml").is_file() and (checkout / kind).is_dir():
+        return checkout / kind
+    return None
+
+
+def shipped_configs() -> dict[str, Path]:
+    """Name -> file of each shipped config; one in a sub-folder is called `folder/name`."""
+    folder = shipped("configs")
+    files = sorted(folder.rglob("*.yaml")) if folder else []
+    return {path.relative_to(folder).with_suffix("").as_posix(): path for path in files} if folder else {}
+
+
+def shipped_manifests() -> dict[str, Path]:
+    """Name -> folder of each shipped manifest."""
+    folder = shipped("data_manifests")
+    return {path.parent.name: path.parent for path in sorted(folder.glob(f"*/{MANIFEST_FILE}"))} if folder else {}
+
+
+def find_config(name: str) -> Path:
+    """The file of a config, given its path or the name of a shipped one. Raises ConfigError with the near names."""
+    path = Path(name).expanduser()
+    if path.is_file():
+        return path
+    known = shipped_configs()
+    if name in known:
+        return known[name]
+    if path.is_dir():
+        raise ConfigError(f"config {name!r} is a folder; give a YAML file in it")
+    raise _unknown("config", name, known, path, [entry for entry in _beside(path) if entry.endswith(CONFIG_SUFFIXES)])
+
+
+def find_manifest(name: str) -> Path:
+    """The folder of a manifest, given its path, its dataset.yaml or the name of a shipped one. Raises ConfigError."""
+    path = Path(name).expanduser()
+    if path.name == MANIFEST_FILE and path.is_file():
+        return path.parent
+    known = shipped_manifests()
+    if (path / MANIFEST_FILE).is_file() or (path.is_dir() and name not in known):
+        return path
+    if name in known:
+        return known[name]
+    raise _unknown("manifest", name, known, path, _beside(path))
+
+
+def _unknown(kind: str, name: str, known: dict[str, Path], path: Path, beside: list[str]) -> ConfigError:
+    """What to say of a name: the near files for a path, the near shipped names for a name."""
+    if os.sep in name or path.suffix in CONFIG_SUFFIXES:
+        near = suggestion(path.name, beside) if len(beside) <= 20 else suggestion(path.name, []) + "; check the path"
+        stem = path.with_suffix("").name if path.suffix in CONFIG_SUFFIXES else path.name
+        also = f"; or give the shipped {kind} by its name, {stem!r}" if stem in known else ""
+        return ConfigError(f"{kind} {name!r} does not exist{near}{also}")
+    return ConfigError(
+        f"{kind} {name!r} is neither a path nor a shipped {kind}{suggestion(name, known) or '; give a path'}"
+    )
+
+
+def _beside(path: Path) -> list[str]:
+    """Names in the folder where `path` should lie, "" where that folder is absent too."""
+    try:
+        return sorted(entry.name for entry in path.parent.iterdir())
+    except OSError:
+        return []

@@ -1,0 +1,194 @@
+"""One training run as a folder: what it was asked to do, its checkpoints, its model, its scores and its record."""
+
+from __future__ import annotations
+
+import json
+import platform
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from medseg import __version__
+from medseg.config import validate
+from medseg.data.manifest import CASES, DATASET
+from medseg.errors import TrainingError
+from medseg.experiment import ExperimentConfig, read_experiment
+from medseg.io.atomic import atomic_write_text
+from medseg.reproducibility import environment, git_state, weights_digest
+from medseg.tracking import Tracker, build_tracker
+from medseg.tracking.names import flat
+from medseg.trained_model import ModelCard, TrainedModel
+from medseg.training.loop import Training
+from pipelines.console import Console, Steps
+from pipelines.scoring import Scoring, result_of
+from pipelines.study import Study
+
+CONFIG, RECORD = "config.yaml", "run.json"
+_LOGGED_STEPS = 10  # steps that one point of a curve is the mean of
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run's folder and the facts in its run.json."""
+
+    folder: Path
+    experiment: ExperimentConfig
+    data_root: Path
+    manifest_digest: str
+    tracker_run: str | None = None
+
+    @classmethod
+    def create(cls, output: Path, study: Study) -> Run:
+        """A new folder below `output`, named after the experiment and the time."""
+        name = f"{study.experiment.name}-{datetime.now().astimezone():%Y%m%d-%H%M%S}"
+        taken = [name, *(f"{name}-{number}" for number in range(2, 100))]
+        folder = next(output / one for one in taken if not (output / one).exists())
+        run = cls(folder, study.experiment, study.root.resolve(), study.manifest.digest)
+        content = yaml.safe_dump(study.experiment.model_dump(mode="json"), sort_keys=False)
+        try:
+            (folder / "checkpoints").mkdir(parents=True)
+        except OSError as error:
+            raise TrainingError(f"{folder}: cannot be made ({error.strerror}); choose another --output") from error
+        atomic_write_text(folder / CONFIG, content)
+        run._write()
+        return run
+
+    @classmethod
+    def open(cls, folder: Path) -> Run:
+        """The run in a folder. Raises TrainingError where there is none."""
+        try:
+            record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+            facts = (Path(record["data_root"]), str(record["manifest_digest"]), record["tracker_run"])
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise TrainingError(
+                f"{folder}: is no run ({RECORD} is missing or damaged); give a folder in runs/"
+            ) from error
+        return cls(folder, read_experiment(folder / CONFIG), *facts)
+
+    def check_same_data(self, study: Study) -> None:
+        """Refuses to go on with other cases than the run began with."""
+        if study.manifest.digest != self.manifest_digest:
+            raise TrainingError(f"{self.folder}: the manifest has changed since the run began; start a new run")
+
+    def carry_out(self, study: Study, training: Training, total_steps: int, console: Console) -> dict[str, Any]:
+        """Trains, keeps the model, scores it on the validation fold, and records everything."""
+        tracker = build_tracker(self.experiment.tracking, self.folder.parent.resolve(), console.say)
+        with self._recorded(tracker, study, total_steps):
+            with console.progress(total_steps - training.progress.step, "training") as steps:
+                progress = training.run(total_steps, _Reporter(tracker, steps, console))
+            model = self._model(study, training, progress.step)
+            tracker.log_tags({"weights_sha256": model.card.weights_sha256, "steps_done": str(progress.step)})
+            tracker.log_artifact(model.save(self.folder / "model"), "model")
+            console.say(f"model: {self.folder / 'model'}")
+            result: dict[str, Any] = {"run": self.folder, "model": self.folder / "model", "steps": progress.step}
+            result["weights_sha256"] = model.card.weights_sha256
+            if study.validation:
+                result["evaluation"] = self._score(study, model, training, tracker, console)
+        console.say(f"record: {tracker.where}")
+        return result
+
+    @contextmanager
+    def _recorded(self, tracker: Tracker, study: Study, total_steps: int) -> Iterator[None]:
+        """Opens the record, writes what the run is made from, and closes it with how the run ended."""
+        tracker.start(self.folder.name, self._tags(study), self.tracker_run)
+        replace(self, tracker_run=tracker.run_id)._write()
+        tracker.log_params({**_curated(self.experiment), "total_steps": total_steps})
+        tracker.log_dataset(study.manifest.dataset.name, study.manifest.digest)
+        tracker.log_artifact(self.folder / CONFIG, CONFIG)
+        for name in (DATASET, CASES):
+            if (study.manifest.folder / name).is_file():
+                tracker.log_artifact(study.manifest.folder / name, f"manifest/{name}")
+        tracker.log_text(json.dumps(environment(), indent=2), "environment.json")
+        status = "failed"
+        try:
+            yield
+            status = "finished"
+        except KeyboardInterrupt:
+            status = "killed"
+            raise
+        finally:
+            tracker.finish(status)  # type: ignore[arg-type]
+
+    def _tags(self, study: Study) -> dict[str, str]:
+        code = git_state(Path(__file__).resolve().parents[1])
+        tags = {
+            "medseg_version": __version__,
+            "seed": str(self.experiment.seed),
+            "manifest": study.manifest.dataset.name,
+            "manifest_digest": study.manifest.digest,
+            "python": platform.python_version(),
+        }
+        return tags if code is None else {**tags, "git_commit": code.commit, "git_dirty": str(code.is_dirty)}
+
+    def _model(self, study: Study, training: Training, steps: int) -> TrainedModel:
+        weights = training.chosen_weights()
+        card = {
+            "name": self.experiment.name,
+            "version": self.folder.name.removeprefix(f"{self.experiment.name}-"),
+            "medseg_version": __version__,
+            "experiment": self.experiment.model_dump(mode="json"),
+            "dataset": study.manifest.dataset.model_dump(mode="json"),
+            "manifest_digest": self.manifest_digest,
+            "training_cases": len(study.training),
+            "total_steps": steps,
+            "weights_sha256": weights_digest(weights),
+        }
+        return TrainedModel(validate(ModelCard, card, "model card"), weights)
+
+    def _score(
+        self, study: Study, model: TrainedModel, training: Training, tracker: Tracker, console: Console
+    ) -> dict[str, Any]:
+        predictor = model.predictor(training.device)
+        labels, metrics = study.manifest.dataset.labels, self.experiment.metrics
+        scoring = Scoring(study.read, lambda image: model.segment(image, predictor), labels, metrics)
+        folder = self.folder / "evaluation"
+        summary = scoring.write(scoring.run(study.validation, console), study.validation, folder, console)
+        tracker.log_metrics({f"final/{name}": value for name, value in summary.means().items()}, model.card.total_steps)
+        for path in sorted(folder.iterdir()):
+            if path.suffix == ".png":
+                tracker.log_picture(path.read_bytes(), path.name)
+            else:
+                tracker.log_artifact(path, f"evaluation/{path.name}")
+        return result_of(summary, folder)
+
+    def _write(self) -> None:
+        facts = {
+            "schema_version": 1,
+            "data_root": str(self.data_root),
+            "manifest_digest": self.manifest_digest,
+            "tracker_run": self.tracker_run,
+        }
+        atomic_write_text(self.folder / RECORD, json.dumps(facts, indent=2) + "\n")
+
+
+class _Reporter:
+    """Tells the progress bar of every step, and the tracker of means over a few."""
+
+    def __init__(self, tracker: Tracker, steps: Steps, console: Console) -> None:
+        self.tracker, self.steps, self.console = tracker, steps, console
+        self.recent: list[float] = []
+
+    def stepped(self, step: int, total: int, values: Mapping[str, float]) -> None:
+        self.recent.append(values["loss"])
+        self.steps.advance(1, f"loss {values['loss']:.3f}, epoch {values['epoch']:.1f}")
+        if step % _LOGGED_STEPS == 0 or step == total:
+            mean = sum(self.recent) / len(self.recent)
+            shown = {"train/loss": mean, "train/learning_rate": values["learning_rate"], "epoch": values["epoch"]}
+            self.tracker.log_metrics(shown, step)
+            self.recent.clear()
+
+    def validated(self, step: int, scores: Mapping[str, float]) -> None:
+        self.tracker.log_metrics({f"validation/{name}": value for name, value in scores.items()}, step)
+        shown = ", ".join(f"{name} {value:.4f}" for name, value in scores.items())
+        self.console.say(f"validation at step {step}: {shown}")
+
+
+def _curated(experiment: ExperimentConfig) -> dict[str, object]:
+    """The settings that people compare runs by, flat."""
+    content = experiment.model_dump(mode="json", exclude={"description", "tracking", "schema_version"})
+    return flat(content)

@@ -1,0 +1,81 @@
+"""Scores a model on labelled cases and leaves what a person looks at: tables, files, pictures of the worst."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from medseg.data.dataset import Case
+from medseg.errors import DataError, MedsegError
+from medseg.evaluation import (
+    CaseScores,
+    FailedCase,
+    Scores,
+    Summary,
+    case_table,
+    score,
+    summarise,
+    summary_content,
+    summary_table,
+    write_scores,
+)
+from medseg.io.atomic import atomic_write_bytes
+from medseg.labels import LabelSet
+from medseg.metrics import MetricsConfig
+from medseg.pictures import overlay
+from medseg.volume import Segmentation, Volume
+from pipelines.console import Console
+
+PICTURES = 4  # of the worst cases
+Read = Callable[[Case], tuple[str, Volume, Segmentation]]
+
+
+@dataclass(frozen=True)
+class Scoring:
+    """How cases are read, segmented and measured."""
+
+    read: Read
+    segment: Callable[[Volume], Segmentation]
+    labels: LabelSet
+    settings: MetricsConfig
+
+    def run(self, cases: Sequence[Case], console: Console) -> Scores:
+        """Scores every case; one that cannot be read or compared is kept with its reason, and the rest go on."""
+        scored: list[CaseScores] = []
+        failed: list[FailedCase] = []
+        with console.progress(len(cases), "scoring cases") as steps:
+            for case in cases:
+                try:
+                    case_id, image, truth = self.read(case)
+                    scored.append(score(case_id, self.segment(image), truth, self.settings))
+                except DataError as error:
+                    failed.append(FailedCase(case.id, str(error)))
+                steps.advance(1)
+        return Scores(self.labels, tuple(scored), tuple(failed), self.settings)
+
+    def write(self, scores: Scores, cases: Sequence[Case], folder: Path, console: Console) -> Summary:
+        """Writes scores.csv, summary.json and pictures of the worst cases into `folder`, and prints the table."""
+        summary = summarise(scores)
+        write_scores(folder, scores, summary)
+        by_id = {case.id: case for case in cases}
+        for rank, worst in enumerate(scores.worst_first()[:PICTURES], start=1):
+            _, image, truth = self.read(by_id[worst.case])
+            dice = worst.foreground()
+            caption = f"{worst.case}  Dice {dice:.3f}" if dice is not None else worst.case
+            picture = overlay(image, truth, self.segment(image), caption)
+            atomic_write_bytes(folder / f"worst_{rank}_{worst.case}.png", picture)
+        console.table(*summary_table(summary))
+        if scores.failed:
+            console.table(*case_table(scores, limit=len(scores.failed)), title="cases that could not be scored")
+        return summary
+
+
+def result_of(summary: Summary, folder: Path) -> dict[str, Any]:
+    """What a program answers. Raises MedsegError where no case could be scored."""
+    if summary.cases == 0:
+        reasons = "; ".join(failed.reason for failed in summary.failed[:3]) or "the fold has no labelled case"
+        raise MedsegError(f"no case could be scored: {reasons}")
+    dice = summary.foreground.statistics["dice"]
+    return {"folder": folder, "mean_foreground_dice": dice.mean, **summary_content(summary)}

@@ -1,0 +1,52 @@
+"""bf16 on CPU gives the float32 gradient where a 3D grid is shallower than the kernel."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from medseg.networks.shallow_convolution import guard_shallow_grids
+
+
+def _weight_gradient(convolution: nn.Module, image: torch.Tensor, bf16: bool) -> torch.Tensor:
+    convolution.zero_grad()
+    poison = [torch.full((count,), float("nan")) for count in (1_000, 10_000, 100_000) for _ in range(20)]
+    del poison  # freed memory full of NaN shows a kernel that reads what it never wrote
+    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=bf16):
+        result = convolution(image)
+    result.float().square().sum().backward()
+    gradient = convolution.weight.grad
+    assert isinstance(gradient, torch.Tensor)
+    return gradient.clone()
+
+
+@pytest.mark.parametrize(
+    ("convolution", "depth"),
+    [
+        (nn.Conv3d(32, 32, 3, padding=1), 2),
+        (nn.Conv3d(32, 32, 3, padding=1), 1),
+        (nn.Conv3d(32, 32, 5, padding=2), 4),
+        (nn.Conv3d(32, 32, 3, padding=1), 3),
+        (nn.Conv3d(32, 32, 3, padding=1, stride=2), 4),
+        (nn.ConvTranspose3d(32, 32, 3, padding=1), 2),
+        (nn.ConvTranspose3d(32, 32, 3, stride=2, padding=1, output_padding=1), 1),
+        (nn.ConvTranspose3d(32, 32, 2, stride=2), 1),
+    ],
+)
+def test_bf16_weight_gradient_equals_that_of_float32(convolution: nn.Module, depth: int) -> None:
+    torch.manual_seed(0)
+    guarded = guard_shallow_grids(nn.Sequential(convolution))[0]
+    image = torch.randn(2, 32, depth, 4, 4)
+    expected = _weight_gradient(guarded, image, bf16=False)
+    for _ in range(3):
+        found = _weight_gradient(guarded, image, bf16=True)
+        assert float((found - expected).norm() / expected.norm()) < 0.02
+
+
+def test_guarded_network_keeps_its_weights_and_their_names() -> None:
+    network = nn.Sequential(nn.Conv3d(1, 2, 3, padding=1), nn.ConvTranspose3d(2, 1, 2, stride=2))
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    after = guard_shallow_grids(network).state_dict()
+    assert list(after) == list(before)
+    assert all(torch.equal(after[name], value) for name, value in before.items())
