@@ -56,7 +56,7 @@ def weights_digest(state: Mapping[str, torch.Tensor]) -> str:
         if not isinstance(tensor, torch.Tensor):
             raise ModelError(f"state dict entry {name!r} is {type(tensor).__name__}, no tensor; keep it elsewhere")
         sha.update(f"{name}\0{tensor.dtype}\0{tuple(tensor.shape)}\0".encode())
-        sha.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+        sha.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return sha.hexdigest()
 
 

@@ -85,13 +85,15 @@ class _Bar:
     """Steps as a live bar of rich."""
 
     def __init__(self, live: Progress, clock: Callable[[], float], total: int | None, description: str) -> None:
-        self._live, self._clock, self._start, self._done = live, clock, clock(), 0
+        self._live, self._clock = live, clock
+        self._start, self._done, self._note = clock(), 0, ""
         self._task = live.add_task(description, total=total, rate="", note="")
 
     def advance(self, n: int = 1, note: str = "") -> None:
         self._done += n
-        shown = {"note": note} if note else {}
-        self._live.update(self._task, advance=n, rate=_rate(self._done, self._clock() - self._start), **shown)
+        rate = _rate(self._done, self._clock() - self._start)
+        self._note = note or self._note
+        self._live.update(self._task, advance=n, rate=rate, note=self._note)
 
 
 class _Lines:

@@ -15,6 +15,7 @@ from pipelines.process import FAILED, perform
 
 if TYPE_CHECKING:
     from medseg.data.manifest_build import LayoutConfig
+    from medseg.data.manifest_build.assemble import BuildOptions
     from medseg.data.manifest_check import CaseFacts, CheckReport
 
 app = typer.Typer(name="manifest", help="Build and check lists of cases.", no_args_is_help=True)
@@ -57,7 +58,7 @@ def build_command(
 @app.command("check")
 def check_command(
     manifest: Annotated[str, typer.Argument(metavar="MANIFEST", help="Folder, or the name of a shipped manifest.")],
-    data_root: Annotated[Path, typer.Option(metavar="DIR", help="Where the manifest's files lie.")],
+    data_root: Annotated[Path | None, typer.Option(metavar="DIR", help="Where the manifest's files lie.")] = None,
     as_json: Json = False,
     verbose: Verbose = False,
 ) -> None:
@@ -76,7 +77,7 @@ def check_command(
 
 
 def build(
-    source: Path, layout: str | None, output: Path | None, options: Any, assignments: Sequence[str]
+    source: Path, layout: str | None, output: Path | None, options: BuildOptions, assignments: Sequence[str]
 ) -> dict[str, object]:
     """Builds and writes a manifest; returns what `--json` prints."""
     from medseg.data.manifest import write_manifest
@@ -104,15 +105,16 @@ def build(
     }
 
 
-def check(manifest: str, data_root: Path) -> dict[str, Any]:
+def check(manifest: str, data_root: Path | None) -> dict[str, Any]:
     """Checks a manifest and prints facts and findings; `refused` of the result is why it must not be used, if so."""
     from medseg.data.download import resolve_data_root
     from medseg.data.manifest import read_dataset, read_manifest
     from medseg.data.manifest_check import check_manifest
+    from pipelines.study import cache_folder
 
     console = Console()
     folder = find_manifest(manifest)
-    root = resolve_data_root(read_dataset(folder), data_root, cache_dir=data_root)
+    root = resolve_data_root(read_dataset(folder), data_root, cache_folder())
     read = read_manifest(folder, root)
     with console.progress(len(read.cases), "cases checked") as steps:
         report = check_manifest(read, root, lambda done, total, case: steps.advance())

@@ -43,7 +43,7 @@ SURROUNDINGS = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
 }
-NOISY_LOGGERS = ("mlflow", "alembic", "monai", "matplotlib", "pydicom", "highdicom", "PIL", "git")
+NOISY_LOGGERS = ("mlflow", "alembic", "monai", "matplotlib", "pydicom", "highdicom", "PIL", "git", "urllib3")
 
 
 def prepare(verbose: bool) -> None:

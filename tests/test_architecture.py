@@ -243,8 +243,8 @@ def test_the_library_keeps_its_habits(modules: dict[str, Module]) -> None:
     assert habit_faults(modules) == []
 
 
-SETTINGS_MODULES = ("medseg.config", "medseg.labels", "medseg.networks", "medseg.losses", "medseg.postprocessing")
-SETTINGS_MODULES += ("medseg.tracking", "medseg.data.augmentation", "medseg.data.dataset", "medseg.experiment")
+SETTINGS_MODULES = [f"medseg.{part}" for part in ("config", "labels", "networks", "losses", "postprocessing")]
+SETTINGS_MODULES += [f"medseg.{part}" for part in ("tracking", "data.augmentation", "data.dataset", "experiment")]
 
 
 @pytest.mark.parametrize("name", SETTINGS_MODULES)

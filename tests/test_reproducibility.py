@@ -32,7 +32,7 @@ def test_seeds_depend_on_each_part_and_its_kind() -> None:
     ]
     draws += [seeded(0, 1), seeded(0, 11), seeded(0, 1, 1), seeded(-1), seeded(2**80)]
     assert len(set(draws)) == len(draws)
-    assert seeded(0, np.int64(7)) == seeded(0, 7)
+    assert seeded(0, np.int64(7)) == seeded(0, 7)  # type: ignore[arg-type]
 
 
 def test_seeds_fill_63_bits_evenly() -> None:

@@ -73,7 +73,7 @@ class Case:
     label: str | None
     image_digests: tuple[str | None, ...] = ()
     label_digest: str | None = None
-    columns: Mapping[str, str] = field(default_factory=dict)  # further columns of cases.csv: site, scanner ...
+    columns: Mapping[str, str] = field(default_factory=dict, hash=False)  # further columns: site, scanner ...
 
     def __post_init__(self) -> None:
         if not self.image_digests:

@@ -37,8 +37,9 @@ def resolve_data_root(dataset: DatasetInfo, data_root: Path | None, cache_dir: P
             raise ManifestError(f"data root {data_root} is no folder; correct --data-root")
         return data_root
     if dataset.download is None:
+        other = "" if dataset.fetched_as is None else f", or take manifest {dataset.fetched_as!r}, which is fetched"
         raise ManifestError(
-            f"data set {dataset.name!r} has no public archive to fetch; say with --data-root where its files are"
+            f"data set {dataset.name!r} has no public archive to fetch; say with --data-root where its files are{other}"
         )
     return fetch(dataset.download, cache_dir, progress)
 

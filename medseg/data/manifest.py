@@ -16,7 +16,7 @@ from medseg.data.case_table import read_table, table_text
 from medseg.data.dataset import Case, DatasetInfo, Download, case_id_problem, inside, path_problem
 from medseg.data.folds import assign_folds
 from medseg.data.msd import read_index
-from medseg.errors import ManifestError
+from medseg.errors import ManifestError, WriteError
 from medseg.io.atomic import atomic_write_text
 
 __all__ = [
@@ -114,7 +114,7 @@ def write_manifest(manifest: Manifest, folder: Path | None = None) -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise ManifestError(f"{folder}: cannot be made ({error.strerror}); choose another --output") from error
+        raise WriteError(f"{folder}: cannot be made ({error.strerror}); choose another folder") from error
     if manifest.dataset.layout == "table":
         atomic_write_text(folder / CASES, table_text(manifest.dataset, manifest.cases))
     content = manifest.dataset.model_dump(mode="json", exclude_defaults=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -30,8 +31,7 @@ def read_index(data_root: Path) -> MsdIndex:
     if not isinstance(training, list) or not training:
         raise ManifestError(f"{data_root / INDEX}: key 'training' lists no case; is this the folder of an MSD task?")
     cases = tuple(sorted(_entry(data_root / INDEX, position, entry) for position, entry in enumerate(training)))
-    ids = [case_id for case_id, _, _ in cases]
-    twice = sorted({case_id for case_id in ids if ids.count(case_id) > 1})
+    twice = sorted(case_id for case_id, count in Counter(case_id for case_id, _, _ in cases).items() if count > 1)
     if twice:
         raise ManifestError(f"{data_root / INDEX}: training lists {twice[0]!r} twice; remove one entry")
     tests = content.get("test", [])

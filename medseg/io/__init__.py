@@ -87,9 +87,9 @@ def write_picture(segmentation: Segmentation, path: Path) -> Path:
 
 
 def _read_dicom(path: Path, rule: SeriesRule | None) -> Volume:
-    from medseg.io.dicom import read_series, scan_series, select_series
+    from medseg.io.dicom import read_dicom
 
-    return read_series(select_series(scan_series(path), rule, str(path)))
+    return read_dicom(path, rule)
 
 
 def __getattr__(name: str) -> Any:

@@ -133,7 +133,9 @@ def require_readable(header: NiftiHeader) -> None:
     if len(header.files) == 1 and bytes(header.nifti["magic"])[:2] == b"ni":
         raise refusal(path, "is the header of a pair, without voxels", "give the .hdr of a .hdr and .img pair")
     if not 2 <= dims <= 7 or any(size < 1 for size in shape):
-        raise refusal(path, f"claims {dims} axes of {shape} voxels", "a volume needs two or three axes of at least one voxel")
+        raise refusal(
+            path, f"claims {dims} axes of {shape} voxels", "a volume needs two or three axes of at least one voxel"
+        )
     if dtype.kind == "c":
         raise refusal(path, f"holds complex numbers ({dtype.name})", "store magnitude or phase as real numbers")
     if dtype.names is None and (dtype.kind not in "iuf" or dtype.itemsize > 8):

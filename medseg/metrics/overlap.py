@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from medseg.labels import LabelSet
 from medseg.volume import Segmentation
 
 
@@ -76,10 +77,13 @@ def confusion_matrix(prediction: Segmentation, truth: Segmentation) -> np.ndarra
 
     For exclusive labels; ignored voxels are left out. Its trace over its sum is the case's pixel accuracy.
     """
-    counted = counted_voxels(truth)
-    size = truth.labels.channels
-    rows, columns = _outputs(truth, counted), _outputs(prediction, counted)
-    return np.bincount(rows * size + columns, minlength=size * size).reshape(size, size)
+    size, ignore = truth.labels.channels, truth.labels.ignore
+    found = np.zeros(size * size, dtype=np.int64)
+    for true, guess in zip(truth.array, prediction.array, strict=True):  # one slab at a time: bounded memory
+        rows, columns = _outputs(true, truth.labels), _outputs(guess, truth.labels)
+        pairs = rows * size + columns
+        found += np.bincount((pairs if ignore is None else pairs[true != ignore]).ravel(), minlength=size * size)
+    return found.reshape(size, size)
 
 
 def pixel_accuracy(prediction: Segmentation, truth: Segmentation) -> float | None:
@@ -91,12 +95,12 @@ def pixel_accuracy(prediction: Segmentation, truth: Segmentation) -> float | Non
     return _ratio(int(np.count_nonzero(right)), right.size)
 
 
-def _outputs(segmentation: Segmentation, counted: np.ndarray | None) -> np.ndarray:
-    """The counted voxels' indices among background and labels; a value that is neither counts as background."""
-    found = np.zeros(segmentation.geometry.shape, dtype=np.int64)
-    for index, value in enumerate(segmentation.labels.values):
-        found[segmentation.array == value] = index
-    return found.ravel() if counted is None else found[counted]
+def _outputs(label: np.ndarray, labels: LabelSet) -> np.ndarray:
+    """Indices among background and labels, by a table; a value that is neither counts as background."""
+    highest = max(labels.values)
+    table = np.zeros(highest + 1, dtype=np.int64)
+    table[labels.values] = range(len(labels.values))
+    return table[np.where((label >= 0) & (label <= highest), label, 0)]
 
 
 def _ratio(part: int, whole: int) -> float | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 import torch
 
 from medseg.errors import TrainingError
-from medseg.io.atomic import atomic_path
+from medseg.io.atomic import atomic_write_bytes
 
 
 @dataclass(frozen=True)
@@ -26,8 +27,9 @@ class Progress:
 
 def save_checkpoint(path: Path, content: Mapping[str, Any]) -> None:
     """Writes tensors and plain values; the file at `path` is the old one or the new one, never a part."""
-    with atomic_path(path) as temporary:
-        torch.save(dict(content), temporary)
+    buffer = io.BytesIO()
+    torch.save(dict(content), buffer)
+    atomic_write_bytes(path, buffer.getvalue())
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:

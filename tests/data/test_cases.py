@@ -136,7 +136,7 @@ class TestDigests:
     def test_another_compression_type_or_format_changes_nothing(self, root: Path) -> None:
         before = self._digests(root)
         _write(root / "fine.nii", _ramp((8, 8, 8)).astype(np.float64))
-        _write(root / "wide.nii", np.asanyarray(nibabel.load(root / "label.nii.gz").dataobj).astype(np.int32))
+        _write(root / "wide.nii", read_label(root / "label.nii.gz", LABELS).array.astype(np.int32))
         image, label = read_image(root / "fine.nii"), read_label(root / "wide.nii", LABELS)
         assert (digest(image.array, image.geometry), digest(label.array, label.geometry)) == before
 

@@ -14,6 +14,7 @@ from PIL import Image
 
 from medseg.config import validate
 from medseg.data.cases import read_case
+from medseg.data.label_form import label_form_problem, read_label_values
 from medseg.data.manifest import Manifest, read_manifest, write_manifest
 from medseg.data.manifest_build import LAYOUTS
 from medseg.data.manifest_build.assemble import BuildOptions, BuildResult, build_manifest, detect_layout
@@ -23,7 +24,7 @@ from medseg.errors import ManifestError
 def _nifti(path: Path, values: Sequence[int] = (), shape: tuple[int, ...] = (4, 5, 6), dtype: type = np.int16) -> None:
     """A phantom: zeros, with the first voxels set to `values`; without values an image that is like no other."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    array = np.zeros(shape, dtype)
+    array: np.ndarray = np.zeros(shape, dtype)
     seed = sum(path.as_posix().encode())
     array.flat[: len(values) or array.size] = values or np.random.default_rng(seed).integers(0, 99, array.size)
     nibabel.save(nibabel.Nifti1Image(array, np.eye(4)), path)
@@ -191,7 +192,7 @@ class TestBids:
         (source / "sub-01" / "anat" / "sub-01_T2w.nii.gz").unlink()
         folder = source / "derivatives" / "labels" / "sub-02" / "ses-a" / "anat"
         (folder / "sub-02_ses-a_T1w_seg-manual.nii.gz").unlink()
-        with pytest.raises(ManifestError, match="case sub-01 has no T2w image.*sub-02_ses-a_T1w.*has no label"):
+        with pytest.raises(ManifestError, match=r"case sub-01 has no T2w image.*sub-02_ses-a_T1w.*has no label"):
             _build(source, channels=["T1w", "T2w"], label="seg-manual")
 
 
@@ -265,6 +266,15 @@ class TestFolders:
         result = _build(tmp_path, label_suffix="_myelin", patient="(sub-[0-9]+)")
         assert [case.patient for case in result.manifest.cases] == ["sub-1", "sub-2"]
         assert any("_axon" in note for note in result.notes)
+
+    def test_stray_with_the_chosen_suffix_is_no_other_kind(self, tmp_path: Path) -> None:
+        for name in ("case1", "case2", "case10"):
+            _png(tmp_path / "images" / f"{name}.png")
+            _png(tmp_path / "labels" / f"{name}_a.png", (1,))
+            _png(tmp_path / "labels" / f"{name}_b.png", (1,))
+        (tmp_path / "images" / "case10.png").unlink()
+        with pytest.raises(ManifestError, match=r"2 files.*labels/case10_a\.png has no image.*case10_b\.png has no"):
+            _build(tmp_path, label_suffix="_a")
 
     def test_channels_by_suffix_and_a_missing_one_named(self, tmp_path: Path) -> None:
         for name in ("a", "b"):
@@ -372,12 +382,16 @@ class TestRealData:
         assert any("masks_as_distributed" in note for note in result.notes)
 
     def test_masks_resized_with_interpolation_are_refused(self, real_data: Path) -> None:
-        with pytest.raises(ManifestError, match="lie along edges only"):
-            _build(real_data / "cxr_montgomery", "folders", skip=False, labels="masks_as_distributed")
+        for path in sorted((real_data / "cxr_montgomery" / "masks_as_distributed").glob("*.png")):
+            assert "lie along edges only" in str(label_form_problem(read_label_values(path).array))
+
+    @pytest.mark.parametrize("name", ["brain_t1_freesurfer/aparc_a2009s_aseg", "ct_organs/example_seg"])
+    def test_labels_of_many_structures_are_no_interpolation(self, real_data: Path, name: str) -> None:
+        assert label_form_problem(read_label_values(real_data / f"{name}.nii.gz").array) is None
 
     def test_tumours_have_two_channels_on_one_grid(self, real_data: Path) -> None:
         source = real_data / "sts_petmr_tumour" / "nifti"
-        with pytest.raises(ManifestError, match="MR_T1_mask, PET_mask; choose one with --set label"):
+        with pytest.raises(ManifestError, match="MR_T1_mask, PET_image, PET_mask; choose one with --set label"):
             _build(source)
         manifest = _build(source, channels=["MR_T1_image", "PET_image"], label="MR_T1_mask").manifest
         assert len(manifest.cases) == 12

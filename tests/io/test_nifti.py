@@ -18,6 +18,10 @@ AFFINE = np.array([[-2.0, 0, 0, 10], [0, 3, 0, -20], [0, 0, 4, 30], [0, 0, 0, 1]
 REAL_DTYPES = ["u1", "i1", "u2", "i2", "u4", "i4", "u8", "i8", "f4", "f8"]
 
 
+def load(path: Path) -> Any:
+    return nibabel.load(path)
+
+
 def numbers(shape: tuple[int, ...], dtype: Any = np.int16) -> np.ndarray:
     return np.arange(np.prod(shape)).reshape(shape).astype(dtype)
 
@@ -35,6 +39,16 @@ def patch(path: Path, offset: int, value: bytes) -> Path:
     return path
 
 
+def refusal_of(path: Path) -> str | None:
+    """The message that refuses a file, or None where it is read to finite values."""
+    try:
+        array = read_image(path).array
+    except DataError as error:
+        return str(error)
+    assert np.isfinite(array).all()
+    return None
+
+
 def little(value: Any, dtype: str) -> bytes:
     return np.array(value, dtype=dtype).tobytes()
 
@@ -42,7 +56,7 @@ def little(value: Any, dtype: str) -> bytes:
 @pytest.mark.parametrize("order", ["<", ">"])
 @pytest.mark.parametrize("dtype", REAL_DTYPES)
 @pytest.mark.parametrize("version", [1, 2])
-def test_every_real_type_and_byte_order(tmp_path: Path, dtype: str, order: str, version: int) -> None:
+def test_every_real_type_and_byte_order(tmp_path: Path, dtype: str, order: Any, version: int) -> None:
     stored = numbers((3, 4, 5), np.dtype(dtype).newbyteorder(order))
     image = {1: nibabel.Nifti1Image, 2: nibabel.Nifti2Image}[version](stored, AFFINE, dtype=stored.dtype)
     image.header.set_data_dtype(dtype)
@@ -88,7 +102,7 @@ def test_scaling_agrees_with_nibabel(tmp_path: Path, slope: float, inter: float)
     patch(path, 112, little([slope, inter], "<f4"))
     volume = read_image(path)
     assert volume.array.dtype == np.float32
-    np.testing.assert_allclose(volume.array[0], nibabel.load(path).get_fdata(), rtol=1e-6)
+    np.testing.assert_allclose(volume.array[0], load(path).get_fdata(), rtol=1e-6)
 
 
 def test_slope_of_zero_means_not_scaled(tmp_path: Path) -> None:
@@ -192,7 +206,7 @@ def test_spacing_alone_is_noted(tmp_path: Path) -> None:
     path = with_forms(tmp_path / "a.nii", None, None)
     volume = read_image(path)
     np.testing.assert_allclose(volume.geometry.spacing, [2, 3, 4])
-    np.testing.assert_allclose(volume.geometry.affine, nibabel.load(path).affine)
+    np.testing.assert_allclose(volume.geometry.affine, load(path).affine)
     assert "left and right are not" in volume.provenance.notes[0]
 
 
@@ -302,11 +316,8 @@ def test_random_damage_never_escapes_as_another_error(tmp_path: Path) -> None:
         for position in random.integers(0, 348, size=4):
             raw[position] = random.integers(0, 256)
         (tmp_path / "a.nii").write_bytes(bytes(raw))
-        try:
-            assert np.isfinite(read_image(tmp_path / "a.nii").array).all()
-        except DataError as error:
-            assert "a.nii" in str(error)
-            assert "\n" not in str(error)
+        refusal = refusal_of(tmp_path / "a.nii")
+        assert refusal is None or ("a.nii" in refusal and "\n" not in refusal)
 
 
 @pytest.mark.parametrize("name", ["absent.nii", "absent.hdr", "absent", "absent.img.gz", "absent.mha", "absent.nrrd"])

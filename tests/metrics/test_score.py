@@ -15,9 +15,7 @@ from medseg.labels import Label, LabelSet
 from medseg.metrics import METRICS, Counts, LabelScore, MetricsConfig, mean_over_labels, score_case
 from medseg.volume import Segmentation
 
-LABELS = LabelSet(
-    labels=(Label(name="core", value=1), Label(name="rim", value=2)), regions={"whole": ("core", "rim")}
-)
+LABELS = LabelSet(labels=(Label(name="core", value=1), Label(name="rim", value=2)), regions={"whole": ("core", "rim")})
 GEOMETRY = Geometry.from_spacing((12, 10, 8), (1.0, 2.0, 5.0))  # voxels of 10 mm3
 
 
@@ -32,7 +30,9 @@ def box(x: int, width: int = 2) -> tuple[slice, ...]:
     return slice(x, x + width), slice(2, 7), slice(2, 6)
 
 
-def by_label(prediction: Segmentation, truth: Segmentation, settings: MetricsConfig | None = None) -> dict[str, LabelScore]:  # fmt: skip
+def by_label(
+    prediction: Segmentation, truth: Segmentation, settings: MetricsConfig | None = None
+) -> dict[str, LabelScore]:
     return {one.label: one for one in score_case("case_1", prediction, truth, settings)}
 
 

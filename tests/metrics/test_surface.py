@@ -43,10 +43,10 @@ def batched(mask: np.ndarray) -> torch.Tensor:
 def test_all_three_distances_agree_with_monai(seed: int, spacing: tuple[float, ...]) -> None:
     prediction, truth = blobs(seed)
     found = measured(prediction, truth, Geometry.from_spacing(truth.shape, spacing))
-    pair, options = (batched(prediction), batched(truth)), {"include_background": True, "spacing": spacing}
-    hd95 = compute_hausdorff_distance(*pair, percentile=95, **options).item()
-    assd = compute_average_surface_distance(*pair, symmetric=True, **options).item()
-    nsd = compute_surface_dice(*pair, class_thresholds=[1.05], **options).item()
+    first, second = batched(prediction), batched(truth)
+    hd95 = compute_hausdorff_distance(first, second, include_background=True, percentile=95, spacing=spacing).item()
+    assd = compute_average_surface_distance(first, second, True, symmetric=True, spacing=spacing).item()
+    nsd = compute_surface_dice(first, second, [1.05], include_background=True, spacing=spacing).item()
     assert found.hausdorff(95) == pytest.approx(hd95, rel=1e-5)
     assert found.mean() == pytest.approx(assd, rel=1e-5)
     assert found.share_within(1.05) == pytest.approx(nsd, rel=1e-6)
@@ -65,8 +65,8 @@ def test_distances_agree_with_a_distance_transform_of_the_whole_grid(spacing: tu
 def test_flat_pictures_agree_with_monai() -> None:
     prediction, truth = blobs(5, (60, 50))
     found = measured(prediction, truth, Geometry.from_spacing(truth.shape, (0.5, 2.0), "px"))
-    options = {"include_background": True, "spacing": (0.5, 2.0)}
-    hd95 = compute_hausdorff_distance(batched(prediction), batched(truth), percentile=95, **options).item()
+    first, second = batched(prediction), batched(truth)
+    hd95 = compute_hausdorff_distance(first, second, include_background=True, percentile=95, spacing=(0.5, 2.0)).item()
     assert found.hausdorff(95) == pytest.approx(hd95, rel=1e-5)
 
 
@@ -126,7 +126,7 @@ def test_an_oblique_grid_gives_the_distances_of_a_straight_one() -> None:
 
 
 def test_a_sheared_grid_is_measured_in_world_coordinates() -> None:
-    """Two points one voxel apart along a slanted axis (0.6, 0, 0.8) that is 1 mm long, one apart along a straight one."""
+    """Two points, one voxel apart along a straight axis and one along a slanted one of 1 mm, (0.6, 0, 0.8)."""
     affine = np.eye(4)
     affine[:3, 2] = (0.6, 0.0, 0.8)
     prediction, truth = np.zeros((4, 4, 4), dtype=bool), np.zeros((4, 4, 4), dtype=bool)

@@ -93,6 +93,7 @@ def test_what_is_logged_is_read_back(tracker: Tracker, client: MlflowClient, tmp
     assert read(client, tracker, "scores/cases.csv", tmp_path) == b"case,dice\n"
     assert read(client, tracker, "model/deep/weights", tmp_path) == b"\0\1"
     assert read(client, tracker, "pictures/worst/case_1.png", tmp_path) == b"PNG"
+    assert run.inputs is not None
     dataset = run.inputs.dataset_inputs[0].dataset
     assert (dataset.name, dataset.digest) == ("hippocampus", DIGEST[:36])
     assert run.data.tags["manifest.training.digest"] == DIGEST

@@ -99,7 +99,10 @@ def build_manifest(
             "correct them, or leave them out with --skip-unmatched"
         )
     if not seen:
-        raise ManifestError(f"{source} (layout {layout.name}): no case has an image and a label; try another --layout")
+        why = f" ({shorten(problems, 4)})" if problems else ""
+        raise ManifestError(
+            f"{source} (layout {layout.name}): no case has an image and a label that fit{why}; try another --layout"
+        )
     dataset = _dataset(source, options, found, seen)
     cases = _with_folds([one.case for one in seen], options)
     manifest = Manifest(dataset, tuple(sorted(cases, key=lambda case: case.id)), source)

@@ -47,9 +47,9 @@ class LayoutConfig(NamedSettings):
 def left_out(files: Iterable[str]) -> tuple[list[str], tuple[str, ...]]:
     """The image files among `files`, and notes that name the others."""
     listed = list(files)
-    images = [path for path in listed if is_image(path) and not is_junk(path)]
     junk = [path for path in listed if is_junk(path)]
-    others = [path for path in listed if path not in images and path not in junk]
+    images = [path for path in listed if is_image(path) and not is_junk(path)]
+    others = [path for path in listed if not is_image(path) and not is_junk(path)]
     notes = []
     if junk:
         notes.append(f"left out, files of the operating system: {shorten(junk)}")

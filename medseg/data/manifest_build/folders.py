@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -55,8 +55,7 @@ class FoldersLayout(LayoutConfig):
             cases += found.cases
             unmatched += found.unmatched
             notes += found.notes
-        ids = [case.id for case in cases]
-        twice = sorted({case_id for case_id in ids if ids.count(case_id) > 1})
+        twice = sorted(case_id for case_id, count in Counter(case.id for case in cases).items() if count > 1)
         if twice:
             raise ManifestError(
                 f"{source}: {shorten(twice, 3)} {'is' if len(twice) == 1 else 'are'} in the training and in the "
@@ -170,9 +169,10 @@ def _pair_up(source: Path, place: _Place, layout: FoldersLayout) -> Found:
             paths = tuple(files[name] for name in layout.channels or ("",))
             cases.append(Case(case_id, patient_of(case_id, layout.patient), place.fold, paths, label))
     rest = [path for path in label_files if path not in used]
-    chosen = [path for path in rest if layout.label_suffix and any(stem(path).startswith(one) for one in images)]
-    unmatched += [f"{path} has no image" for path in rest if path not in chosen]
-    notes += (f"left out, labels of another suffix: {shorten(chosen, 3)}",) if chosen else ()
+    known = {stem(path) for path in image_files} | images.keys()
+    others = [path for path in rest if layout.label_suffix and _is_other_kind(stem(path), known, layout.label_suffix)]
+    unmatched += [f"{path} has no image" for path in rest if path not in set(others)]
+    notes += (f"left out, labels of another suffix: {shorten(others, 3)}",) if others else ()
     return Found(tuple(cases), unmatched=tuple(unmatched), notes=notes)
 
 
@@ -201,7 +201,8 @@ def _claims(
     suffixes: dict[str, dict[str, str]] = defaultdict(dict)
     for path in labels:
         name = stem(path)
-        for base in sorted((base for base in bases if name.startswith(base)), key=len, reverse=True)[:1]:
+        base = _longest_beginning(name, bases)
+        if base is not None:
             suffixes[name[len(base) :]].setdefault(bases[base], path)
     if layout.label_suffix is not None:
         return suffixes.get(layout.label_suffix, {})
@@ -216,6 +217,19 @@ def _claims(
     return next(iter(usual.values()), {})
 
 
+def _longest_beginning(name: str, known: Collection[str]) -> str | None:
+    """The longest of the known names that a name begins with."""
+    return next((name[:length] for length in range(len(name), 0, -1) if name[:length] in known), None)
+
+
+def _is_other_kind(name: str, known: Collection[str], suffix: str) -> bool:
+    """Whether a label that no case claims is one of another suffix, or of another channel, and not a stray."""
+    if name.endswith(suffix):
+        return name[: -len(suffix)] in known
+    base = _longest_beginning(name, known)
+    return base is not None and name[len(base) : len(base) + 1] in _SEPARATORS
+
+
 def _usual_suffix(source: Path, files: Sequence[str]) -> str:
     """The suffix that tells labels from images in one folder."""
     stems = {stem(path) for path in files if not is_junk(path)}
@@ -223,6 +237,6 @@ def _usual_suffix(source: Path, files: Sequence[str]) -> str:
         if any(name.endswith(suffix) and name[: -len(suffix)] in stems for name in stems):
             return suffix
     raise ManifestError(
-        f"{source}: has no folders of images and labels, and no file adds a usual suffix ({', '.join(_SUFFIXES[:3])}) to "
-        "another's name; give --set label_suffix=..., or --set images=... and --set labels=..."
+        f"{source}: has no folders of images and labels, and no file adds a usual suffix ({', '.join(_SUFFIXES[:3])}) "
+        "to another's name; give --set label_suffix=..., or --set images=... and --set labels=..."
     )

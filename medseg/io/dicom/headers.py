@@ -170,6 +170,8 @@ class _Pixels:
 def _frames(path: Path, dataset: Dataset, pixels: _Pixels | None) -> tuple[Frame, ...]:
     root = Values([dataset])
     header = _identity(path, dataset, root)
+    if pixels is None and not header.series_uid and header.sop_class != DICOMDIR_CLASS:
+        raise DicomError(f"{path}: ends before it says which series it belongs to; it is damaged or no image")
     try:
         header = _image(header, root, pixels)
         if pixels is not None and header.problem is None:

@@ -46,7 +46,7 @@ def _fits(series: Series, rule: SeriesRule) -> bool:
         and rule.series_uid in (None, series.uid)
         and rule.study_uid in (None, series.study_uid)
         and rule.orientation in (None, series.plane)
-        and len(series.positions) >= rule.min_slices
+        and (rule.min_slices == 1 or len(series.positions) >= rule.min_slices)
     )
 
 

@@ -1,0 +1,177 @@
+"""Training is an instrument: the same run twice is the same run, and a stopped one goes on as if nothing happened."""
+
+import errno
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from medseg.data.augmentation import Affine, Noise
+from medseg.data.loaders import Patches, training_case
+from medseg.data.patches import PatchSettings
+from medseg.data.phantoms import PHANTOM_LABELS, phantom
+from medseg.data.preprocessing import Preprocessing, prepare
+from medseg.errors import TrainingError, WriteError
+from medseg.losses import DiceCEConfig, build_loss
+from medseg.networks import UNetConfig
+from medseg.reproducibility import weights_digest
+from medseg.training.loop import BEST, LAST, Training
+from medseg.training.settings import SGD, TrainingSettings
+
+SMALL = UNetConfig(channels=(4, 8), dropout=0.2)  # dropout, so that the network draws random numbers too
+
+
+class Heard:
+    """An observer that remembers."""
+
+    def __init__(self) -> None:
+        self.losses: list[float] = []
+        self.rates: list[float] = []
+        self.scores: list[tuple[int, float]] = []
+
+    def stepped(self, step: int, total: int, values: Mapping[str, float]) -> None:
+        self.losses.append(values["loss"])
+        self.rates.append(values["learning_rate"])
+
+    def validated(self, step: int, scores: Mapping[str, float]) -> None:
+        self.scores.append((step, scores["score"]))
+
+
+@pytest.fixture(scope="module")
+def patches() -> Patches:
+    cases = []
+    for number in range(5):
+        image, label = phantom(number, (20, 24, 16))
+        cases.append(training_case(f"phantom{number}", prepare(image, Preprocessing(), label), PHANTOM_LABELS))
+    return Patches(cases, PatchSettings(size=(16, 16, 16)), [Affine(probability=0.8), Noise(probability=0.8)], seed=3)
+
+
+def training(patches: Patches, folder: Path, validate=None, **settings: object) -> Training:  # type: ignore[no-untyped-def]
+    torch.manual_seed(0)
+    folder.mkdir(exist_ok=True)
+    plan = TrainingSettings.model_validate({"total_steps": 6, "batch_size": 2, "workers": 0, **settings})
+    loss = build_loss(DiceCEConfig(), PHANTOM_LABELS)
+    return Training(SMALL.build(1, 3), loss, patches, plan, torch.device("cpu"), folder, validate)
+
+
+def digest_after(run: Training, steps: int = 6) -> str:
+    run.run(steps, Heard())
+    return weights_digest(run.network.state_dict())
+
+
+@pytest.mark.parametrize("workers", [0, 1, 2])
+def test_weights_do_not_depend_on_the_number_of_workers(patches: Patches, tmp_path: Path, workers: int) -> None:
+    reference = digest_after(training(patches, tmp_path))
+    assert digest_after(training(patches, tmp_path, workers=workers)) == reference
+
+
+def test_another_seed_gives_other_weights(patches: Patches, tmp_path: Path) -> None:
+    other = Patches(patches.cases, patches.patch, [Noise()], seed=4)
+    assert digest_after(training(patches, tmp_path)) != digest_after(training(other, tmp_path))
+
+
+@pytest.mark.parametrize("stop", [1, 3, 5])
+def test_a_stopped_run_resumes_as_the_very_same_run(patches: Patches, tmp_path: Path, stop: int) -> None:
+    whole = digest_after(training(patches, tmp_path / "whole"))
+    first = training(patches, tmp_path / "parts")
+    remaining = range(0, stop)
+    for step, batch in zip(remaining, first._batches(remaining), strict=True):
+        first._step(step, 6, batch)
+    first.progress = type(first.progress)(step=stop)
+    first.save(LAST, 6)
+    second = training(patches, tmp_path / "parts")
+    torch.manual_seed(999)  # what the process did before must not matter
+    assert second.restore() == 6
+    assert digest_after(second) == whole
+
+
+def test_timing_a_step_leaves_no_trace(patches: Patches, tmp_path: Path) -> None:
+    timed = training(patches, tmp_path / "timed")
+    assert timed.time_a_step() > 0
+    assert digest_after(timed) == digest_after(training(patches, tmp_path / "plain"))
+
+
+def test_the_loss_falls(patches: Patches, tmp_path: Path) -> None:
+    heard = Heard()
+    training(patches, tmp_path, optimizer={"name": "adam", "learning_rate": 0.02}).run(60, heard)
+    assert np.mean(heard.losses[-10:]) < 0.7 * np.mean(heard.losses[:10])
+
+
+def test_the_learning_rate_follows_the_schedule(patches: Patches, tmp_path: Path) -> None:
+    heard = Heard()
+    settings = {"schedule": {"name": "polynomial", "power": 1.0}, "optimizer": {"name": "adam", "learning_rate": 0.1}}
+    training(patches, tmp_path, **settings).run(4, heard)
+    assert np.allclose(heard.rates, [0.1, 0.075, 0.05, 0.025])
+
+
+def test_accumulated_pieces_equal_the_whole_batch(patches: Patches, tmp_path: Path) -> None:
+    """With a loss that is a mean over patches, gradients of pieces add up to that of the batch."""
+
+    def weights(accumulate: int) -> torch.Tensor:
+        run = training(patches, tmp_path, accumulate=accumulate, precision="fp32", optimizer=SGD())
+        run.network.eval()
+        run.loss = build_loss(DiceCEConfig(batch=False), PHANTOM_LABELS)
+        for module in run.network.modules():
+            if isinstance(module, torch.nn.Dropout3d):
+                module.p = 0.0
+        run.run(2, Heard())
+        return torch.cat([value.flatten() for value in run.network.state_dict().values()])
+
+    assert torch.allclose(weights(1), weights(2), atol=1e-5)
+
+
+def test_patience_stops_and_the_best_weights_are_kept(patches: Patches, tmp_path: Path) -> None:
+    scores = iter([0.5, 0.7, 0.6, 0.6, 0.9])
+    run = training(
+        patches,
+        tmp_path,
+        lambda network: {"score": next(scores)},
+        validate_every_epochs=1,
+        patience=2,
+        keep="best",
+        batch_size=5,
+    )
+    heard = Heard()
+    progress = run.run(20, heard)
+    assert [score for _, score in heard.scores] == [0.5, 0.7, 0.6, 0.6]
+    assert (progress.step, progress.best_step) == (4, 2)
+    kept = torch.load(tmp_path / BEST, weights_only=True)["network"]
+    assert weights_digest(run.chosen_weights()) == weights_digest(kept)
+    assert weights_digest(run.chosen_weights()) != weights_digest(run.network.state_dict())
+
+
+def test_a_loss_that_is_no_number_stops_with_the_cases(patches: Patches, tmp_path: Path) -> None:
+    run = training(patches, tmp_path)
+    with torch.no_grad():
+        next(iter(run.network.parameters())).fill_(float("nan"))
+    with pytest.raises(TrainingError, match=r"step 1: loss is nan on phantom\d, phantom\d"):
+        run.run(1, Heard())
+
+
+def test_a_damaged_checkpoint_is_refused(patches: Patches, tmp_path: Path) -> None:
+    run = training(patches, tmp_path)
+    run.save(LAST, 6)
+    content = (tmp_path / LAST).read_bytes()
+    (tmp_path / LAST).write_bytes(content[: len(content) // 2])
+    with pytest.raises(TrainingError, match="damaged"):
+        run.restore()
+
+
+def test_a_full_disk_while_saving_keeps_the_checkpoint_before(
+    patches: Patches, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = training(patches, tmp_path)
+    run.save(LAST, 6)
+    before = (tmp_path / LAST).read_bytes()
+
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(WriteError, match="No space left"):
+        run.save(LAST, 6)
+    assert (tmp_path / LAST).read_bytes() == before
+    assert [path.name for path in tmp_path.iterdir()] == [LAST]
