@@ -14,7 +14,7 @@ from medseg.errors import LabelError
 if TYPE_CHECKING:
     import torch
 
-BACKGROUND = "background"
+BACKGROUND, FOREGROUND = "background", "foreground"
 
 # Colours are told apart in colour-blind vision: Okabe and Ito, "Color Universal Design", 2008, without black.
 _PALETTE = ((230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (0, 114, 178), (213, 94, 0), (204, 121, 167))
@@ -57,6 +57,10 @@ class LabelSet(Settings):
         names = self.names
         _refuse_twice("name", [BACKGROUND, *names, *self.regions])
         _refuse_twice("value", [*self.values, *([] if self.ignore is None else [self.ignore])])
+        if self.kind == "overlapping" and self.ignore is not None:
+            raise ValueError(f"ignore {self.ignore} needs exclusive labels: a boolean has no value left for it")
+        if FOREGROUND in self.regions:
+            raise ValueError(f"a region cannot be called {FOREGROUND!r}, the name of the mean over labels")
         strangers = [name for members in self.regions.values() for name in members if name not in names]
         strangers += [label.pair for label in self.labels if label.pair is not None and label.pair not in names]
         if strangers:
@@ -116,12 +120,6 @@ class LabelSet(Settings):
         if not self.is_exclusive:
             return label_b1s.float()
         return (label_b1s == self._values_like(label_b1s)).float()
-
-    def indices(self, label_b1s: torch.Tensor) -> torch.Tensor:
-        """Exclusive values `(B, 1, *S)` -> int64 `(B, *S)` of output indices, -100 where to be ignored."""
-        matches = label_b1s == self._values_like(label_b1s)
-        found = matches.int().argmax(dim=1)
-        return found.masked_fill(~matches.any(dim=1), -100) if self.ignore is not None else found
 
     def counted(self, label_b1s: torch.Tensor) -> torch.Tensor | None:
         """Where voxels count, bool `(B, 1, *S)`, or None where all do."""

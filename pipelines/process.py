@@ -57,7 +57,7 @@ def prepare(verbose: bool) -> None:
         return
     os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "ERROR")  # MLflow sets its loggers' levels anew when imported
     for name in NOISY_LOGGERS:
-        logging.getLogger(name).setLevel(logging.ERROR)
+        logging.getLogger(name).setLevel(logging.CRITICAL)  # what matters is raised, and told once, by our own message
     for category in (FutureWarning, DeprecationWarning):
         warnings.simplefilter("ignore", category)
     warnings.filterwarnings("ignore", category=UserWarning, module=r"(monai|mlflow|highdicom|pydicom)\b")

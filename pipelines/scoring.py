@@ -15,6 +15,7 @@ from medseg.evaluation import (
     Scores,
     Summary,
     case_table,
+    distance_table,
     score,
     summarise,
     summary_content,
@@ -66,9 +67,11 @@ class Scoring:
             caption = f"{worst.case}  Dice {dice:.3f}" if dice is not None else worst.case
             picture = overlay(image, truth, self.segment(image), caption)
             atomic_write_bytes(folder / f"worst_{rank}_{worst.case}.png", picture)
-        console.table(*summary_table(summary))
+        for table in (summary_table(summary), distance_table(summary)):
+            console.table(table.headers, table.rows)
         if scores.failed:
-            console.table(*case_table(scores, limit=len(scores.failed)), title="cases that could not be scored")
+            table = case_table(scores, limit=len(scores.failed))
+            console.table(table.headers, table.rows, title="cases that could not be scored")
         return summary
 
 

@@ -3,7 +3,7 @@
 from medseg.evaluation.bootstrap import bootstrap_interval
 from medseg.evaluation.scores import FOREGROUND, CaseScores, FailedCase, Scores, score
 from medseg.evaluation.summary import LabelSummary, Statistic, Summary, summarise
-from medseg.evaluation.tables import Table, case_table, summary_table
+from medseg.evaluation.tables import Table, case_table, distance_table, summary_table
 from medseg.evaluation.writing import summary_content, write_scores
 
 __all__ = [
@@ -17,6 +17,7 @@ __all__ = [
     "Table",
     "bootstrap_interval",
     "case_table",
+    "distance_table",
     "score",
     "summarise",
     "summary_content",

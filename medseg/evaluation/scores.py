@@ -7,7 +7,15 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from medseg.labels import LabelSet
-from medseg.metrics import LabelScore, MetricsConfig, confusion_matrix, mean_over_labels, pixel_accuracy, score_case
+from medseg.metrics import (
+    LabelScore,
+    MetricsConfig,
+    accuracy_of,
+    confusion_matrix,
+    mean_over_labels,
+    pixel_accuracy,
+    score_case,
+)
 from medseg.volume import Segmentation
 
 FOREGROUND = "foreground"  # name of the mean over labels, background and regions left out
@@ -54,8 +62,10 @@ def score(
 ) -> CaseScores:
     """All scores of one case on the truth's grid. Raises GeometryError or LabelError where the two do not compare."""
     labels = tuple(score_case(case_id, prediction, truth, settings))
-    confusion = confusion_matrix(prediction, truth) if truth.labels.is_exclusive else None
-    return CaseScores(case_id, labels, pixel_accuracy(prediction, truth), confusion)
+    if not truth.labels.is_exclusive:
+        return CaseScores(case_id, labels, pixel_accuracy(prediction, truth))
+    confusion = confusion_matrix(prediction, truth)
+    return CaseScores(case_id, labels, accuracy_of(confusion), confusion)
 
 
 def _or_infinite(value: float | None) -> float:

@@ -18,14 +18,16 @@ class Table(NamedTuple):
 
 
 def summary_table(summary: Summary) -> Table:
-    """A row for each label and region, the foreground last: means over cases, Dice with its interval.
+    """Overlap: means over cases, a row for each label and region and for the foreground; `cases` are those of Dice."""
+    headers = ["label", "cases", "Dice", "95 % interval", "median", "pooled", "IoU", "precision", "recall", "accuracy"]
+    return Table(headers, [_overlap_row(row) for row in (*summary.labels, summary.foreground)])
 
-    `n` are the cases that the means of Dice count, `n dist` those of HD95 and ASSD.
-    """
-    unit = summary.unit
-    headers = ["label", "n", "Dice", "95 % interval", "median", "pooled", "IoU", "precision", "recall", "accuracy"]
-    headers += [f"HD95 {unit}", f"ASSD {unit}", "NSD", "n dist", "volume error %", "absent", "missed", "spurious"]
-    return Table(headers, [_summary_row(row) for row in (*summary.labels, summary.foreground)])
+
+def distance_table(summary: Summary) -> Table:
+    """Distances and volumes: rows as in `summary_table`; `cases` are those that HD95 and ASSD count."""
+    headers = ["label", "cases", f"HD95 {summary.unit}", f"ASSD {summary.unit}", "NSD", "volume error %"]
+    rows = [_distance_row(row) for row in (*summary.labels, summary.foreground)]
+    return Table([*headers, "absent", "missed", "spurious"], rows)
 
 
 def case_table(scores: Scores, limit: int | None = None) -> Table:
@@ -41,27 +43,21 @@ def case_table(scores: Scores, limit: int | None = None) -> Table:
     return Table(headers, rows[:limit])
 
 
-def _summary_row(row: LabelSummary) -> list[str]:
-    dice, hd95 = row.statistics["dice"], row.statistics["hd95"]
+def _overlap_row(row: LabelSummary) -> list[str]:
+    dice = row.statistics["dice"]
     interval = _UNDEFINED if dice.interval is None else " to ".join(_number(end) for end in dice.interval)
-    ratios = [_mean(row, name) for name in ("iou", "precision", "recall", "accuracy")]
-    return [
-        f"{row.name} (region)" if row.is_region else row.name,
-        str(dice.n),
-        _number(dice.mean),
-        interval,
-        _number(dice.median),
-        _number(row.pooled.dice),
-        *ratios,
-        _number(hd95.mean, 2),
-        _mean(row, "assd", 2),
-        _mean(row, "nsd"),
-        str(hd95.n),
-        _mean(row, "volume_error_percent", 1),
-        str(row.absent),
-        str(row.missed),
-        str(row.spurious),
-    ]
+    shown = [str(dice.n), _number(dice.mean), interval, _number(dice.median), _number(row.pooled.dice)]
+    return [_name(row), *shown, *(_mean(row, name) for name in ("iou", "precision", "recall", "accuracy"))]
+
+
+def _distance_row(row: LabelSummary) -> list[str]:
+    means = [_mean(row, "hd95", 2), _mean(row, "assd", 2), _mean(row, "nsd"), _mean(row, "volume_error_percent", 1)]
+    counts = [str(count) for count in (row.absent, row.missed, row.spurious)]
+    return [_name(row), str(row.statistics["hd95"].n), *means, *counts]
+
+
+def _name(row: LabelSummary) -> str:
+    return f"{row.name} (region)" if row.is_region else row.name
 
 
 def _mean(row: LabelSummary, metric: str, digits: int = 3) -> str:

@@ -8,7 +8,7 @@ behind them are imported when a file asks for them.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from medseg.errors import LabelError, ReadError
 from medseg.io.formats import format_of
@@ -17,9 +17,8 @@ from medseg.volume import Segmentation, Volume
 
 if TYPE_CHECKING:
     from medseg.io.dicom.rule import SeriesRule
-    from medseg.io.monai_reader import VolumeReader
 
-__all__ = ["VolumeReader", "read_image", "read_label", "write_nifti", "write_picture"]
+__all__ = ["read_image", "read_label", "write_nifti", "write_picture"]
 
 
 def read_image(path: Path, rule: SeriesRule | None = None) -> Volume:
@@ -90,12 +89,3 @@ def _read_dicom(path: Path, rule: SeriesRule | None) -> Volume:
     from medseg.io.dicom import read_dicom
 
     return read_dicom(path, rule)
-
-
-def __getattr__(name: str) -> Any:
-    """VolumeReader is looked up when asked for, since MONAI takes seconds to import."""
-    if name != "VolumeReader":
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from medseg.io.monai_reader import VolumeReader
-
-    return VolumeReader

@@ -86,11 +86,15 @@ def confusion_matrix(prediction: Segmentation, truth: Segmentation) -> np.ndarra
     return found.reshape(size, size)
 
 
+def accuracy_of(confusion: np.ndarray) -> float | None:
+    """The share of voxels on the diagonal of a confusion matrix; None where it counts none."""
+    return _ratio(int(np.trace(confusion)), int(confusion.sum()))
+
+
 def pixel_accuracy(prediction: Segmentation, truth: Segmentation) -> float | None:
     """Share of the counted voxels whose labels are all right; None where no voxel counts."""
     if truth.labels.is_exclusive:
-        confusion = confusion_matrix(prediction, truth)
-        return _ratio(int(np.trace(confusion)), int(confusion.sum()))
+        return accuracy_of(confusion_matrix(prediction, truth))
     right = (prediction.array.astype(bool) == truth.array.astype(bool)).all(axis=0)
     return _ratio(int(np.count_nonzero(right)), right.size)
 

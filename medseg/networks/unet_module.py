@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from medseg.networks.unet import UNetConfig
+if TYPE_CHECKING:
+    from medseg.networks.unet import UNetConfig
 
 LEAKY_SLOPE = 0.01  # Isensee et al. 2021
 

@@ -100,12 +100,14 @@ class Training:
             part = self.loss(logits, label) * (len(image) / len(batch["image"]))
             self.scaler.scale(part).backward()
             loss += float(part.detach())
+        cases = ", ".join(batch["case_id"])
         if not loss < float("inf"):
-            cases = ", ".join(batch["case_id"])
             raise TrainingError(f"step {step + 1}: loss is {loss} on {cases}; check them, or lower the learning rate")
-        if self.settings.gradient_clip is not None:
-            self.scaler.unscale_(self.optimizer)
-            torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.settings.gradient_clip)
+        self.scaler.unscale_(self.optimizer)
+        limit = self.settings.gradient_clip or float("inf")
+        norm = torch.nn.utils.clip_grad_norm_(self.network.parameters(), limit)
+        if not self.scaler.is_enabled() and not bool(norm.isfinite()):  # with fp16 the scaler skips such a step
+            raise TrainingError(f"step {step + 1}: the gradient is not finite on {cases}; lower the learning rate")
         self.scaler.step(self.optimizer)
         self.scaler.update()
         epoch = (step + 1) * self.settings.batch_size / len(self.patches.cases)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from medseg.evaluation import Scores, Statistic, case_table, summarise, summary_table
+from medseg.evaluation import Scores, Statistic, case_table, distance_table, summarise, summary_table
 
 
 def test_a_statistic_leaves_out_what_is_undefined() -> None:
@@ -81,15 +81,18 @@ def test_no_case_at_all_gives_a_summary_that_says_so(scores: Scores) -> None:
     summary = summarise(Scores(scores.labels, (), scores.failed))
     assert (summary.cases, summary.foreground.statistics["dice"].n, summary.confusion) == (0, 0, None)
     assert summary.means() == {}
-    assert len(summary_table(summary).rows) == 4
+    assert [len(table(summary).rows) for table in (summary_table, distance_table)] == [4, 4]
 
 
-def test_the_table_shows_means_intervals_and_who_was_missed(scores: Scores) -> None:
-    table = summary_table(summarise(scores))
-    assert {len(row) for row in table.rows} == {len(table.headers)}
-    rim = dict(zip(table.headers, table.rows[1], strict=True))
-    assert (rim["label"], rim["n"], rim["Dice"], rim["n dist"], rim["missed"]) == ("rim", "3", "0.667", "2", "1")
-    assert [row[0] for row in table.rows] == ["core", "rim", "whole (region)", "foreground"]
+def test_tables_show_means_intervals_and_who_was_missed(scores: Scores) -> None:
+    overlap, distances = summary_table(summarise(scores)), distance_table(summarise(scores))
+    for table in (overlap, distances):
+        assert {len(row) for row in table.rows} == {len(table.headers)}
+        assert [row[0] for row in table.rows] == ["core", "rim", "whole (region)", "foreground"]
+    rim = dict(zip(overlap.headers, overlap.rows[1], strict=True))
+    assert (rim["cases"], rim["Dice"], rim["pooled"]) == ("3", "0.667", "0.800")
+    rim = dict(zip(distances.headers, distances.rows[1], strict=True))
+    assert (rim["cases"], rim["HD95 mm"], rim["missed"]) == ("2", "0.00", "1")
 
 
 def test_the_case_table_shows_failures_first_with_their_reason(scores: Scores) -> None:

@@ -39,8 +39,8 @@ class LeftHalf(nn.Module):
 def volume(shape: tuple[int, ...], affine: np.ndarray | None = None) -> Volume:
     array = np.random.default_rng(0).integers(0, 3, size=(1, *shape)).astype(np.float32)
     dims = len(shape)
-    unit = "mm" if dims == 3 else "px"
-    return Volume(array, Geometry(shape, np.eye(dims + 1) if affine is None else affine, unit))
+    geometry = Geometry(shape, np.eye(dims + 1) if affine is None else affine, "mm" if dims == 3 else "px")
+    return Volume(array, geometry)
 
 
 def expected(image: Volume) -> np.ndarray:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,9 @@ from medseg.volume import Volume
 SHAPE = (7, 5, 6)  # columns, rows, slices
 
 
-def oblique(spacing: tuple[float, float, float] = (0.7, 1.3, 2.5), flips: tuple[int, int, int] = (1, 1, 1)) -> np.ndarray:
+def oblique(
+    spacing: tuple[float, float, float] = (0.7, 1.3, 2.5), flips: tuple[int, int, int] = (1, 1, 1)
+) -> np.ndarray:
     """An affine turned by 30 and 20 degrees about two axes."""
     a, b = np.radians(30), np.radians(20)
     about_z = np.array([[np.cos(a), -np.sin(a), 0], [np.sin(a), np.cos(a), 0], [0, 0, 1]])
@@ -37,7 +38,7 @@ def phantom(affine: np.ndarray | None = None) -> Volume:
     return Volume(values, Geometry(SHAPE, oblique() if affine is None else affine))
 
 
-@pytest.fixture()
+@pytest.fixture
 def series(tmp_path: Path) -> list[Path]:
     return write_series(phantom(), tmp_path / "series")
 
@@ -54,7 +55,10 @@ def edit(path: Path, **values: Any) -> None:
 
 
 def move(path: Path, offset: np.ndarray) -> None:
-    edit(path, ImagePositionPatient=[f"{v:.10g}" for v in pydicom.dcmread(path).ImagePositionPatient + np.asarray(offset)])
+    edit(
+        path,
+        ImagePositionPatient=[f"{v:.10g}" for v in pydicom.dcmread(path).ImagePositionPatient + np.asarray(offset)],
+    )
 
 
 def normal_of(path: Path) -> np.ndarray:
@@ -111,8 +115,7 @@ def test_pixel_spacing_is_between_rows_first(tmp_path: Path) -> None:
 
 def test_order_follows_position_not_number_or_name(tmp_path: Path) -> None:
     paths = write_series(phantom(), tmp_path / "ordered")
-    numbers = list(range(1, SHAPE[2] + 1))
-    random.Random(3).shuffle(numbers)
+    numbers = [4, 1, 6, 2, 5, 3]
     (tmp_path / "shuffled").mkdir()
     for path, number in zip(paths, numbers, strict=True):
         edit(path, InstanceNumber=number)
@@ -295,7 +298,9 @@ def test_no_text_of_the_patient_is_printed_or_logged(
 ) -> None:
     for path in series:
         raw = path.read_bytes()
-        path.write_bytes(raw.replace(b"Phantom^Generated ", b"S\xe9cret^N\xe2me\x01\\^=x").replace(b"20000101", b"2000BADD"))
+        path.write_bytes(
+            raw.replace(b"Phantom^Generated ", b"S\xe9cret^N\xe2me\x01\\^=x").replace(b"20000101", b"2000BADD")
+        )
     series[0].write_bytes(series[0].read_bytes()[:-20])
     with pytest.raises(DicomError) as caught:
         read_dicom(series[0].parent)
@@ -306,13 +311,15 @@ def test_no_text_of_the_patient_is_printed_or_logged(
 
 
 def test_any_damage_gives_a_volume_or_our_own_error(series: list[Path]) -> None:
-    whole = series[0].read_bytes()
+    whole, messages = series[0].read_bytes(), []
     for seed in range(60):
-        rng, raw = random.Random(seed), bytearray(whole)
+        rng, raw = np.random.default_rng(seed), bytearray(whole)
         for _ in range(rng.choice([1, 5, 40])):
-            raw[rng.randrange(132, len(raw))] = rng.randrange(256)
-        series[0].write_bytes(raw[: rng.randrange(200, len(raw))] if seed % 4 == 0 else raw)
+            raw[rng.integers(132, len(raw))] = rng.integers(256)
+        series[0].write_bytes(raw[: rng.integers(200, len(raw))] if seed % 4 == 0 else raw)
         try:
             read_dicom(series[0])
         except DicomError as error:
-            assert len(str(error).splitlines()) <= 2, seed
+            messages.append(str(error))
+    assert messages
+    assert all(len(message.splitlines()) <= 2 for message in messages)

@@ -40,7 +40,7 @@ def write_phases(folder: Path, keyword: str, values: list[Any]) -> None:
         edit(paths, **{keyword: value})
 
 
-@pytest.fixture()
+@pytest.fixture
 def study(tmp_path: Path) -> Path:
     write_series(volume(8), tmp_path / "a", SeriesDescription(description="T1 post", number=1))
     write_series(volume(5), tmp_path / "b", SeriesDescription(description="HippoCrop", number=2))
@@ -82,7 +82,7 @@ def test_misspelt_rule_is_refused() -> None:
 
 def test_rule_needs_no_dicom_library() -> None:
     code = "import sys, medseg.io.dicom.rule; print([m for m in ('pydicom', 'highdicom', 'torch') if m in sys.modules])"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=Path.cwd())  # noqa: S603
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=Path.cwd())
     assert done.stdout.strip() == "[]"
 
 

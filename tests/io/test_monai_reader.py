@@ -15,8 +15,9 @@ from PIL import Image
 
 from medseg.errors import DicomError, GeometryError, ReadError
 from medseg.geometry import Geometry
-from medseg.io import VolumeReader, read_image
+from medseg.io import read_image
 from medseg.io.dicom import SeriesDescription, SeriesRule, write_series
+from medseg.io.monai_reader import VolumeReader
 from medseg.volume import Volume
 
 AFFINE = np.array([[0.0, -2, 0, 10], [1.5, 0, 0, -20], [0, 0, 4, 30], [0, 0, 0, 1]])

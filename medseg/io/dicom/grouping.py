@@ -57,10 +57,11 @@ Key = Callable[[Frame], str]
 def _parts(frames: Sequence[Frame]) -> list[tuple[str, list[Frame]]]:
     """What must not be stacked together, apart, each part with the words that tell it from the others."""
     parts = [("", list(frames))]
-    for key in (_frame_of_reference, _grid, _orientation_key(frames), _spacing_key(frames), _echo_time, _stack):
+    for key in (_grid, _orientation_key(frames), _spacing_key(frames), _echo_time, _stack):
         parts = [piece for part in parts for piece in _split(part, key)]
-    for name in ("image type", *dict.fromkeys(name for frame in frames for name, _ in frame.phases)):
-        parts = [piece for part in parts for piece in _split_repeats(part, _phase_key(name))]
+    phases = map(_phase_key, ("image type", *dict.fromkeys(name for frame in frames for name, _ in frame.phases)))
+    for key in (_frame_of_reference, *phases):
+        parts = [piece for part in parts for piece in _split_repeats(part, key)]
     return parts
 
 
@@ -97,6 +98,7 @@ def _most_repeated(frames: Sequence[Frame]) -> int:
 
 
 def _frame_of_reference(frame: Frame) -> str:
+    """A series has one by definition (PS3.3 C.7.4.1), but some de-identified archives give each slice its own."""
     return f"frame of reference {shown_uid(frame.header.frame_of_reference)}"
 
 

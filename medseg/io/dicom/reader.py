@@ -41,6 +41,9 @@ def read_series(series: Series) -> Volume:
         notes.append(f"{doubled} of {len(slices)} slices found more than once with equal pixels; one of each was kept")
     if padded:
         notes.append(f"{padded} voxels of PixelPaddingValue were set to the smallest other value, {slices.min():g}")
+    references = {frame.header.frame_of_reference for frame in stack.frames}
+    if len(references) > 1:
+        notes.append(f"its slices name {len(references)} frames of reference; as one series they are taken as one")
     if any(frame.header.photometric == "MONOCHROME1" for frame in stack.frames):
         notes.append("MONOCHROME1: small values are meant to be shown bright; values are as stored")
     provenance = Provenance(

@@ -32,27 +32,29 @@ _SEXES = ("M", "F", "O", "")
 def source_datasets(series: Series, stack: Stack) -> list[Dataset]:
     """A clean dataset for each source image, in the order of the slices; a multi-frame file gives one.
 
-    Values that break their format are left blank where the standard lets them be. A missing FrameOfReferenceUID is
-    derived from study and series UID, the same each time: the images of a series share a frame of reference by
-    definition, though its name was not written. Raises DicomError where an identity is missing or damaged.
+    Values that break their format are left blank where the standard lets them be. A FrameOfReferenceUID that is
+    missing, or another for each slice, is derived from study and series UID, the same each time: the images of a series
+    share a frame of reference by definition (PS3.3 C.7.4.1), though its name was not written. Raises DicomError where
+    an identity is missing or damaged.
     """
     for what, uid in (("study", series.study_uid), ("series", series.uid)):
         if not is_uid(uid):
             raise DicomError(
                 f"{series.name}: its {what} UID is {shown_uid(uid)}, so no SEG can refer to it; restore it"
             )
-    if len({frame.header.frame_of_reference for frame in stack.frames}) > 1:
-        raise DicomError(f"{series.name}: its slices have different frames of reference")
+    references = {frame.header.frame_of_reference for frame in stack.frames}
+    derived = derive_uid("frame of reference", series.study_uid, series.uid)
+    reference = (references.pop() or derived) if len(references) == 1 else derived
     multi_frame = any(frame.is_in_groups for frame in stack.frames)
     if multi_frame and len({frame.header.file for frame in stack.frames}) > 1:
         raise DicomError(f"{series.name}: is spread over several multi-frame files; a SEG refers to one")
     first_of_file = {frame.header.file: frame for frame in reversed(stack.frames)}
     ordered = [first_of_file[file] for file in dict.fromkeys(frame.header.file for frame in stack.frames)]
     distance = float(stack.geometry.spacing[2])
-    return [_clean(series, frame, multi_frame, frame.thickness or distance) for frame in ordered]
+    return [_clean(series, frame, reference, multi_frame, frame.thickness or distance) for frame in ordered]
 
 
-def _clean(series: Series, frame: Frame, multi_frame: bool, thickness: float) -> Dataset:
+def _clean(series: Series, frame: Frame, reference: str, multi_frame: bool, thickness: float) -> Dataset:
     from pydicom import dcmread
     from pydicom.dataset import Dataset
 
@@ -75,9 +77,7 @@ def _clean(series: Series, frame: Frame, multi_frame: bool, thickness: float) ->
             raise DicomError(f"{header.file}: its header can no longer be read ({type(error).__name__})") from error
         clean.SOPClassUID, clean.SOPInstanceUID = header.sop_class, header.sop_uid
         clean.StudyInstanceUID, clean.SeriesInstanceUID = series.study_uid, series.uid
-        clean.FrameOfReferenceUID = header.frame_of_reference or derive_uid(
-            "frame of reference", series.study_uid, series.uid
-        )
+        clean.FrameOfReferenceUID = reference
         clean.Modality, clean.Rows, clean.Columns = series.modality, header.rows, header.columns
         if multi_frame:
             _add_groups(clean, read_frames(header.file), thickness)

@@ -9,6 +9,7 @@ from fnmatch import fnmatchcase
 from medseg.errors import DicomError
 from medseg.io.dicom.rule import SeriesRule
 from medseg.io.dicom.series import Series
+from medseg.io.dicom.wording import shown_text
 
 _SHOWN = 8  # candidates in a message
 
@@ -26,8 +27,7 @@ def select_series(series: Sequence[Series], rule: SeriesRule | None, where: str)
         return fitting[0]
     if len(fitting) > 1:
         raise DicomError(
-            f"{where}: {len(fitting)} series fit ({rule.describe()}): {_listing(fitting)}; "
-            f"choose one by its description, for instance --series '*{_example(fitting)}*'"
+            f"{where}: {len(fitting)} series fit ({rule.describe()}): {_listing(fitting)}; {_advice(fitting)}"
         )
     if images:
         raise DicomError(f"{where}: no series fits ({rule.describe()}); there are: {_listing(images)}")
@@ -59,8 +59,9 @@ def _listing(series: Sequence[Series]) -> str:
     return "; ".join(shown) + (f"; and {len(series) - _SHOWN} more" if len(series) > _SHOWN else "")
 
 
-def _example(series: Sequence[Series]) -> str:
-    """A word that picks one of the candidates where their descriptions differ."""
-    from medseg.io.dicom.wording import shown_text
-
-    return next((shown_text(one.description) for one in series if one.description), "T1")
+def _advice(series: Sequence[Series]) -> str:
+    """What tells the candidates apart: their descriptions, or where these are equal, something else."""
+    described = list(dict.fromkeys(shown_text(one.description) for one in series if one.description))
+    if len(described) < 2:
+        return "choose one by series_uid, part, orientation or min_slices of the series rule"
+    return f"choose one by its description, for instance --series '*{described[0]}*'"
