@@ -102,14 +102,16 @@ def check_against(config: ExperimentConfig, manifest: Manifest) -> None:
     dims, wanted = manifest.dataset.spatial_dims, len(config.patch.box)
     if dims != wanted:
         raise ConfigError(
-            f"patch.size {list(config.patch.size)} is for cases of {wanted} dimensions, "
+            f"{config.name}: patch.size {list(config.patch.size)} is for cases of {wanted} dimensions, "
             f"{manifest.dataset.name} has {dims}; set network.spatial_dims, or patch.slice_axis for 2D on volumes"
         )
     if config.data.fold is not None:
         manifest.split(config.data.fold)
     if any(step.name == "colour" for step in config.augmentation) and len(manifest.dataset.channels) != 3:
         found = ", ".join(manifest.dataset.channels)
-        raise ConfigError(f"augmentation 'colour' needs 3 channels (RGB), {manifest.dataset.name} has {found}; drop it")
+        raise ConfigError(
+            f"{config.name}: augmentation 'colour' needs 3 channels (RGB), {manifest.dataset.name} has {found}; drop it"
+        )
     _check_laterality(config, manifest.dataset.labels)
 
 

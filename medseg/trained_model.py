@@ -62,7 +62,10 @@ class TrainedModel:
         try:
             network.load_state_dict(dict(self.weights))
         except RuntimeError as error:
-            raise ModelError(f"{self.card.title}: the weights do not fit network {config.network.name!r}") from error
+            raise ModelError(
+                f"{self.card.title}: the weights do not fit network {config.network.name!r} as it is configured; leave "
+                "out --set network..., or copy the model folder again"
+            ) from error
         return Predictor(network, labels, config.preprocessing, config.patch, config.inference, device)
 
     def segment(self, volume: Volume, predictor: Predictor) -> Segmentation:
@@ -71,7 +74,7 @@ class TrainedModel:
         if volume.channels != len(wanted):
             raise ModelError(
                 f"{volume.provenance.source}: has {volume.channels} channels, "
-                f"the model needs {len(wanted)} ({', '.join(wanted)}); give one image for each"
+                f"the model needs {len(wanted)} ({', '.join(wanted)}); give a file with these channels in this order"
             )
         segmentation = predictor.predict(volume, made_by=self.card.title)
         for step in self.card.experiment.postprocessing:
@@ -107,6 +110,8 @@ def load_model(folder: Path) -> TrainedModel:
         weights = torch.load(home / WEIGHTS, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, UnpicklingError, EOFError) as error:
         raise ModelError(f"{home / WEIGHTS}: is missing or damaged; copy the model folder again") from error
+    if not isinstance(weights, dict) or not all(isinstance(tensor, torch.Tensor) for tensor in weights.values()):
+        raise ModelError(f"{home / WEIGHTS}: holds something else than tensors by name; copy the model folder again")
     if weights_digest(weights) != card.weights_sha256:
         raise ModelError(f"{home / WEIGHTS}: does not match the digest in {CARD}; copy the model folder again")
     return TrainedModel(card, weights)
@@ -114,13 +119,23 @@ def load_model(folder: Path) -> TrainedModel:
 
 def _read_card(home: Path) -> ModelCard:
     try:
-        content: dict[str, Any] = json.loads((home / CARD).read_text(encoding="utf-8"))
-        return validate(ModelCard, content, str(home / CARD))
-    except FileNotFoundError as error:
+        content: Any = json.loads((home / CARD).read_text(encoding="utf-8"))
+        return validate(ModelCard, _known_version(content, home / CARD), str(home / CARD))
+    except (FileNotFoundError, NotADirectoryError) as error:
         raise ModelError(
             f"{home}: holds no trained model ({CARD} is missing); give a run's or model's folder"
         ) from error
     except (OSError, UnicodeDecodeError, ValueError) as error:
         raise ModelError(f"{home / CARD}: cannot be read ({error}); copy the model folder again") from error
     except ConfigError as error:
-        raise ModelError(str(error)) from error
+        raise ModelError(f"{error}; copy the model folder again, or update medseg") from error
+
+
+def _known_version(content: Any, where: Path) -> dict[str, Any]:
+    """The card's content. Raises ModelError where it is no card, or one of a later medseg."""
+    if not isinstance(content, dict):
+        raise ModelError(f"{where}: holds {type(content).__name__}, no model card; copy the model folder again")
+    version = content.get("schema_version", 1)
+    if version != 1:
+        raise ModelError(f"{where}: schema_version {version!r} is not known; this medseg reads 1, update medseg")
+    return content

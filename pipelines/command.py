@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from medseg.errors import ConfigError
 from pipelines.manifest import app as manifest_app
 from pipelines.process import last_resort, perform
 
@@ -25,7 +26,7 @@ app = typer.Typer(
 
 def _checked_device(device: str) -> str:
     if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", device):
-        raise typer.BadParameter(f"{device!r} is not known; choose auto, cpu, cuda or cuda:N")
+        raise ConfigError(f"--device {device!r} is not known; choose auto, cpu, cuda or cuda:N")
     return device
 
 

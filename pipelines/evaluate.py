@@ -26,7 +26,7 @@ def evaluate(
     from medseg.experiment import changed
     from medseg.trained_model import load_model
     from medseg.volume import Segmentation, Volume
-    from pipelines.locations import find_manifest
+    from pipelines.locations import find_manifest, output_folder
     from pipelines.scoring import Scoring, result_of
     from pipelines.study import cache_folder
 
@@ -52,11 +52,13 @@ def evaluate(
         return case.id, data.image, data.label
 
     predictor = trained.predictor(target, config)
+    goal = output_folder(output or _beside(model) / f"evaluation-{opened.dataset.name}")
     scoring = Scoring(read, lambda image: trained.segment(image, predictor), labels, config.metrics)
-    goal = (
-        output
-        or (model / "model" if (model / "model").is_dir() else model).parent / f"evaluation-{opened.dataset.name}"
-    )
     summary = scoring.write(scoring.run(cases, console), cases, goal, console)
     console.say(f"scores: {goal}")
     return result_of(summary, goal)
+
+
+def _beside(model: Path) -> Path:
+    """The folder that a model's folder lies in: of a run, the run's own."""
+    return (model / "model" if (model / "model").is_dir() else model).parent

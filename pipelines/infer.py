@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from medseg.errors import ConfigError, DataError, ModelError
+from medseg.errors import ConfigError, DataError, ModelError, ReadError
 from medseg.io.dicom.rule import SeriesRule
 from pipelines.console import Console
 
@@ -43,11 +44,13 @@ def infer(
     from medseg.experiment import changed
     from medseg.io.atomic import atomic_write_text
     from medseg.trained_model import load_model
+    from pipelines.locations import output_folder
 
     console, target = Console(), choose_device(device)
     trained = load_model(model)
     predictor = trained.predictor(target, changed(trained.card.experiment, assignments))
     rule = SeriesRule(description=series, modality=modality)
+    output_folder(output)
     done: list[dict[str, Any]] = []
     failed: list[tuple[Source, str]] = []
     with console.progress(len(sources), "segmenting") as steps:
@@ -58,12 +61,12 @@ def infer(
                 files = write(segmentation, chosen, output, source.name, formats)
                 done.append(_entry(source, segmentation, files))
             except (DataError, ModelError) as error:
-                failed.append((source, str(error)))
+                failed.append((source, _reason(source, error)))
             steps.advance(1, source.name)
     record = {"model": trained.card.title, "cases": done, "failed": {str(s.path): reason for s, reason in failed}}
-    output.mkdir(parents=True, exist_ok=True)
     atomic_write_text(output / "inference.json", json.dumps(record, indent=2) + "\n")
-    _show(console, done, output)
+    if done:
+        _show(console, done, output)
     if failed:
         reasons = "; ".join(reason for _, reason in failed[:5]) + ("; ..." if len(failed) > 5 else "")
         raise DataError(f"{len(failed)} of {len(sources)} inputs could not be segmented: {reasons}")
@@ -92,16 +95,14 @@ class Source:
 
 def list_sources(inputs: Sequence[Path], formats: Sequence[str]) -> list[Source]:
     """What to segment: each file; in a folder its image files, or where it has none, the DICOM study that it is."""
-    from medseg.io.formats import format_of
-
     found: list[tuple[Path, bool]] = []
     for path in inputs:
-        if not path.exists():
+        if not os.path.exists(path):  # Path.exists raises for a name that is too long
             raise ConfigError(f"input {path} does not exist; give image files or folders of DICOM studies")
         images = (
             [one for one in sorted(path.iterdir()) if one.is_file() and _is_image(one)] if path.is_dir() else [path]
         )
-        found += [(one, format_of(one) == "dicom") for one in images] if images else [(path, True)]
+        found += [(one, _is_dicom(one)) for one in images] if images else [(path, True)]
     if "dicom-seg" in formats and not all(is_dicom for _, is_dicom in found):
         other = next(path for path, is_dicom in found if not is_dicom)
         raise ConfigError(f"--format dicom-seg needs a DICOM series to refer to, {other} is none; use --format nifti")
@@ -118,19 +119,33 @@ def list_sources(inputs: Sequence[Path], formats: Sequence[str]) -> list[Source]
 def write(
     segmentation: Segmentation, series: Series | None, output: Path, name: str, formats: Sequence[str]
 ) -> list[Path]:
-    """The files of one result, each whole or not at all."""
+    """The files of one result: all of them, each whole, or none."""
     from medseg.io import write_nifti, write_picture
     from medseg.io.dicom import write_dicom_seg
 
     files: list[Path] = []
-    output.mkdir(parents=True, exist_ok=True)
+    if "dicom-seg" in formats and series is not None:  # first, for it alone may be refused
+        files.append(write_dicom_seg(segmentation, series, output / f"{name}_seg.dcm"))
     if "nifti" in formats and segmentation.geometry.unit == "px":
         files.append(write_picture(segmentation, output / f"{name}_label.png"))
     elif "nifti" in formats:
         files.append(write_nifti(segmentation, output / f"{name}_label.nii.gz"))
-    if "dicom-seg" in formats and series is not None:
-        files.append(write_dicom_seg(segmentation, series, output / f"{name}_seg.dcm"))
     return files
+
+
+def _reason(source: Source, error: Exception) -> str:
+    """Why an input failed, its path in front where the error names a series only."""
+    return str(error) if str(source.path) in str(error) else f"{source.path}: {error}"
+
+
+def _is_dicom(path: Path) -> bool:
+    """Whether a file is DICOM; one of no known format is none, and reading it says why."""
+    from medseg.io.formats import format_of
+
+    try:
+        return format_of(path) == "dicom"
+    except ReadError:
+        return False
 
 
 def _is_image(path: Path) -> bool:

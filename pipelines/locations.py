@@ -63,10 +63,19 @@ def find_manifest(name: str) -> Path:
     raise _unknown("manifest", name, known, path, _beside(path))
 
 
+def output_folder(path: Path) -> Path:
+    """The folder for a program's results, made where it is absent. Raises ConfigError where it cannot be made."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"--output {path}: cannot be made ({error.strerror}); choose another folder") from error
+    return path
+
+
 def _unknown(kind: str, name: str, known: dict[str, Path], path: Path, beside: list[str]) -> ConfigError:
     """What to say of a name: the near files for a path, the near shipped names for a name."""
     if os.sep in name or path.suffix in CONFIG_SUFFIXES:
-        near = suggestion(path.name, beside) if len(beside) <= 20 else suggestion(path.name, []) + "; check the path"
+        near = suggestion(path.name, beside) if 0 < len(beside) <= 20 else "; check the path"
         stem = path.with_suffix("").name if path.suffix in CONFIG_SUFFIXES else path.name
         also = f"; or give the shipped {kind} by its name, {stem!r}" if stem in known else ""
         return ConfigError(f"{kind} {name!r} does not exist{near}{also}")

@@ -29,6 +29,7 @@ from pipelines.scoring import Scoring, result_of
 from pipelines.study import Study
 
 CONFIG, RECORD = "config.yaml", "run.json"
+_CODE = Path(__file__).resolve().parents[1]  # the checkout, where this is one
 _LOGGED_STEPS = 10  # steps that one point of a curve is the mean of
 
 
@@ -44,19 +45,11 @@ class Run:
 
     @classmethod
     def create(cls, output: Path, study: Study) -> Run:
-        """A new folder below `output`, named after the experiment and the time."""
+        """A run with a name of its own below `output`, of the experiment and the time; `begin` makes its folder."""
         name = f"{study.experiment.name}-{datetime.now().astimezone():%Y%m%d-%H%M%S}"
         taken = [name, *(f"{name}-{number}" for number in range(2, 100))]
         folder = next(output / one for one in taken if not (output / one).exists())
-        run = cls(folder, study.experiment, study.root.resolve(), study.manifest.digest)
-        content = yaml.safe_dump(study.experiment.model_dump(mode="json"), sort_keys=False)
-        try:
-            (folder / "checkpoints").mkdir(parents=True)
-        except OSError as error:
-            raise TrainingError(f"{folder}: cannot be made ({error.strerror}); choose another --output") from error
-        atomic_write_text(folder / CONFIG, content)
-        run._write()
-        return run
+        return cls(folder, study.experiment, study.root.resolve(), study.manifest.digest)
 
     @classmethod
     def open(cls, folder: Path) -> Run:
@@ -69,6 +62,16 @@ class Run:
                 f"{folder}: is no run ({RECORD} is missing or damaged); give a folder in runs/"
             ) from error
         return cls(folder, read_experiment(folder / CONFIG), *facts)
+
+    def begin(self) -> None:
+        """Makes the folder and writes what the run is to do. Raises TrainingError where it cannot be made."""
+        content = yaml.safe_dump(self.experiment.model_dump(mode="json"), sort_keys=False)
+        try:
+            (self.folder / "checkpoints").mkdir(parents=True)
+        except OSError as error:
+            raise TrainingError(f"{self.folder}: cannot be made ({error.strerror}); choose another --output") from error
+        atomic_write_text(self.folder / CONFIG, content)
+        self._write()
 
     def check_same_data(self, study: Study) -> None:
         """Refuses to go on with other cases than the run began with."""
@@ -104,6 +107,9 @@ class Run:
             if (study.manifest.folder / name).is_file():
                 tracker.log_artifact(study.manifest.folder / name, f"manifest/{name}")
         tracker.log_text(json.dumps(environment(), indent=2), "environment.json")
+        code = git_state(_CODE)
+        if code is not None and code.is_dirty:
+            tracker.log_text(code.diff, "code/changes.diff")
         status = "failed"
         try:
             yield
@@ -115,7 +121,7 @@ class Run:
             tracker.finish(status)  # type: ignore[arg-type]
 
     def _tags(self, study: Study) -> dict[str, str]:
-        code = git_state(Path(__file__).resolve().parents[1])
+        code = git_state(_CODE)
         tags = {
             "medseg_version": __version__,
             "seed": str(self.experiment.seed),

@@ -22,6 +22,7 @@ def train(config: str, assignments: list[str], data_root: Path | None, output: P
 
 def train_experiment(experiment: ExperimentConfig, data_root: Path | None, output: Path, device: str) -> dict[str, Any]:
     """The same, for an experiment at hand."""
+    from pipelines.locations import output_folder
     from pipelines.study import open_study
 
     console = Console()
@@ -35,9 +36,10 @@ def train_experiment(experiment: ExperimentConfig, data_root: Path | None, outpu
     from pipelines.study import build_training
 
     target = choose_device(device)
-    run = Run.create(output, study)
+    run = Run.create(output_folder(output), study)
     training = build_training(study, run.folder, target, console)
     total_steps = _length(training, experiment, console)
+    run.begin()  # from here on there is something to keep
     return run.carry_out(study, training, total_steps, console)
 
 

@@ -16,7 +16,7 @@ from medseg.data.case_table import read_table, table_text
 from medseg.data.dataset import Case, DatasetInfo, Download, case_id_problem, inside, path_problem
 from medseg.data.folds import assign_folds
 from medseg.data.msd import read_index
-from medseg.errors import ManifestError, WriteError
+from medseg.errors import ConfigError, ManifestError, WriteError
 from medseg.io.atomic import atomic_write_text
 
 __all__ = [
@@ -95,7 +95,13 @@ def read_dataset(folder: Path) -> DatasetInfo:
         raise ManifestError(f"manifest {folder} {wrong}; give the folder that holds {DATASET}")
     if not (folder / DATASET).is_file():
         raise ManifestError(f"{folder}: holds no {DATASET}, so it is no manifest; run `medseg manifest build`")
-    return validate(DatasetInfo, read_yaml(folder / DATASET), str(folder / DATASET))
+    content = read_yaml(folder / DATASET)
+    version = content.get("schema_version", 1)
+    if version != 1:
+        raise ConfigError(
+            f"{folder / DATASET}: schema_version {version!r} is not known; this medseg reads 1, update medseg"
+        )
+    return validate(DatasetInfo, content, str(folder / DATASET))
 
 
 def read_manifest(folder: Path, data_root: Path | None = None) -> Manifest:

@@ -99,7 +99,7 @@ def write_picture(segmentation: Segmentation, path: Path) -> Path:
 
 def _decoded(path: Path) -> _Picture:
     """The decoded picture; whatever Pillow raises over a bad one becomes a ReadError."""
-    from PIL import Image
+    from PIL import Image, UnidentifiedImageError
 
     first_bytes(path, 8)
     try:
@@ -113,6 +113,8 @@ def _decoded(path: Path) -> _Picture:
                 return _Picture(path, image, is_lossy, raw_modes, _notes(image))
     except Image.DecompressionBombError as error:
         raise refusal(path, "has more pixels than a picture may have", "cut it into parts, or convert it") from error
+    except UnidentifiedImageError as error:  # its text repeats the path
+        raise refusal(path, "is no picture, whatever its name says", _AGAIN) from error
     except (OSError, SyntaxError, ValueError, EOFError, OverflowError, MemoryError) as error:
         raise refusal(path, f"cannot be read as a picture ({one_line(error)})", _AGAIN) from error
     except (TypeError, KeyError, IndexError, AttributeError, ZeroDivisionError) as error:  # damaged TIFF directories
