@@ -30,7 +30,7 @@ def demo(output: Path, device: str) -> dict[str, Any]:
     trained = train_experiment(experiment, output / "data", output / "runs", device)
     console.say("3/3 segmenting the DICOM study")
     found = infer(trained["model"], [study], output / "results", ["nifti", "dicom-seg"], "*T1*", "MR", [], device)
-    dice = _dice_against_truth(Path(found["cases"][0]["files"][0]))
+    dice = _dice_against_truth(output / "results" / f"{study.name}_label.nii.gz")
     console.say("")
     console.say("done; where to look:")
     console.say(f"  scores and pictures    {trained['run']}/evaluation")
