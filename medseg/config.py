@@ -96,13 +96,20 @@ def read_yaml(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path}: cannot be read ({error.strerror}); give the path of a YAML file") from error
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path}: is not text in UTF-8 (byte {error.start}); save it as UTF-8") from error
-    except (yaml.YAMLError, RecursionError) as error:
-        raise ConfigError(f"{path}: is not valid YAML: {' '.join(str(error).split())}") from error
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: a date like 2020-13-45
+        raise ConfigError(f"{path}: is not valid YAML: {_yaml_problem(error)}; correct it") from error
+    if content is None:
+        raise ConfigError(f"{path}: is empty; see `medseg schema` for its keys")
     if not isinstance(content, dict):
         raise ConfigError(
             f"{path}: holds {type(content).__name__}, not a mapping of keys to values; see `medseg schema`"
         )
     return content
+
+
+def _yaml_problem(error: Exception) -> str:
+    """What YAML says, in one line, without its name for a text that has none."""
+    return " ".join(str(error).replace(' in "<unicode string>",', " at").split())
 
 
 def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
@@ -125,25 +132,27 @@ def apply_assignments(base: Mapping[str, Any], assignments: Iterable[str]) -> di
             raise ConfigError(f"--set {assignment!r}: write it as key.subkey=value")
         try:
             value: Any = yaml.load(text, Loader=_StrictLoader)  # noqa: S506 - a SafeLoader
-        except yaml.YAMLError as error:
+        except (yaml.YAMLError, ValueError, RecursionError) as error:
             raise ConfigError(f"--set {assignment!r}: {text!r} is not a valid value; quote it as YAML would") from error
-        result = _assign(result, parts, value)
+        key, rest = parts[0], parts[1:]
+        result[key] = _assign(result.get(key), rest, value)  # the file's own `name` is only a name: it drops nothing
     return result
 
 
 def _assign(base: Any, parts: list[str], value: Any) -> Any:
-    """`base` with one value set; a part that is a number picks an element of a list."""
+    """`base` with one value set below it; a part that is a number picks an element of a list."""
+    if not parts:
+        return merge(base, value) if isinstance(base, Mapping) and isinstance(value, Mapping) else value
     key, rest = parts[0], parts[1:]
     if isinstance(base, list):
         if not key.isdigit() or int(key) >= len(base):
             raise ConfigError(
-                f"--set ...{key}: this list has {len(base)} elements; give a number from 0 to {len(base) - 1}"
+                f"--set ...{key}: the list has {len(base)} elements; number them from 0 to {len(base) - 1}"
             )
         index = int(key)
-        changed = _assign(base[index], rest, value) if rest else value
-        return [*base[:index], changed, *base[index + 1 :]]
+        return [*base[:index], _assign(base[index], rest, value), *base[index + 1 :]]
     mapping = base if isinstance(base, Mapping) else {}
-    return merge(mapping, {key: _assign(mapping.get(key, {}), rest, value) if rest else value})
+    return merge(mapping, {key: _assign(mapping.get(key), rest, value)})
 
 
 def validate(settings: type[S], content: Mapping[str, Any], where: str) -> S:
@@ -170,7 +179,7 @@ def _explain(settings: type[Settings], detail: ErrorDetails) -> str:
             tags = [tag.strip(" '") for tag in str(context.get("expected_tags", "")).split(",")]
             return f"{key}.name: {context.get('tag')!r} is not known{suggestion(str(context.get('tag')), tags)}"
         case "union_tag_not_found":
-            return f"key {key}.name is missing"
+            return f"{key}: {_short(value)} has no name; give {key}.name"
         case "literal_error":
             choices = [
                 choice.strip(" '") for choice in str(context.get("expected", "")).replace(" or ", ", ").split(",")

@@ -7,14 +7,14 @@ from typing import Any
 
 from medseg.errors import ConfigError
 from pipelines.console import Console
-from pipelines.locations import find_config
+from pipelines.locations import find_config, output_folder
 
 CASES, FOLDS, UNSEEN = 16, 4, 1000
 
 
 def demo(output: Path, device: str) -> dict[str, Any]:
     """Generates data, trains, scores, infers on a DICOM study, and says where each result lies."""
-    if output.exists() and any(output.iterdir()):
+    if any(output_folder(output).iterdir()):
         raise ConfigError(f"--output {output} is not empty; name a new folder, or remove it")
     from medseg.experiment import read_experiment
     from pipelines.infer import infer

@@ -119,12 +119,12 @@ def list_sources(inputs: Sequence[Path], formats: Sequence[str]) -> list[Source]
 def write(
     segmentation: Segmentation, series: Series | None, output: Path, name: str, formats: Sequence[str]
 ) -> list[Path]:
-    """The files of one result: all of them, each whole, or none."""
+    """The files of one result, each whole or not at all."""
     from medseg.io import write_nifti, write_picture
     from medseg.io.dicom import write_dicom_seg
 
     files: list[Path] = []
-    if "dicom-seg" in formats and series is not None:  # first, for it alone may be refused
+    if "dicom-seg" in formats and series is not None:  # first: where it is refused, nothing is left
         files.append(write_dicom_seg(segmentation, series, output / f"{name}_seg.dcm"))
     if "nifti" in formats and segmentation.geometry.unit == "px":
         files.append(write_picture(segmentation, output / f"{name}_label.png"))

@@ -120,26 +120,23 @@ def check(manifest: str, data_root: Path | None) -> dict[str, Any]:
         report = check_manifest(read, root, lambda done, total, case: steps.advance())
     _show(console, report)
     cases = {finding.case for finding in report.errors}
-    count = (
-        f"{len(report.errors)} error{'s' if len(report.errors) > 1 else ''} in {len(cases)} of {len(read.cases)} cases"
-    )
-    fix = "correct the files listed above, or take the cases out of cases.csv"
+    refused = f"{folder}: {len(report.errors)} errors in {len(cases)} of {len(read.cases)} cases, listed above"
+    fix = "correct the files, or take the cases out of cases.csv"
     return {
         "manifest": read.dataset.name,
         "digest": read.digest,
         "errors": len(report.errors),
         "findings": [asdict(finding) for finding in report.findings],
         "cases": [asdict(facts) for facts in report.facts],
-        "refused": [f"{folder}: {count}: {_first(report)}; {fix}"] if report.errors else [],
+        "refused": [f"{refused}; the first: {_first(report)}; {fix}"] if report.errors else [],
     }
 
 
 def _first(report: CheckReport) -> str:
     """The first error, with its case and file."""
     first = report.errors[0]
-    return (
-        first.message if f"case {first.case}" in first.message else f"case {first.case}: {first.file}: {first.message}"
-    )
+    file = "" if first.file in first.message else f"{first.file}: "
+    return first.message if f"case {first.case}" in first.message else f"case {first.case}: {file}{first.message}"
 
 
 def _show(console: Console, report: CheckReport) -> None:

@@ -85,6 +85,16 @@ def test_assigning_a_name_drops_the_settings_of_the_old_one(tmp_path: Path) -> N
     assert config.network.name == "attention_unet"
 
 
+def test_assigning_the_experiments_name_keeps_the_rest(tmp_path: Path) -> None:
+    assert read(tmp_path, {}, ["name=other"]).network.name == "unet"
+
+
+@pytest.mark.parametrize("assignment", ["seed", "=3", "a..b=3", "seed=2020-13-45", "seed=[", "augmentation.0.name=x"])
+def test_an_assignment_that_cannot_be_is_refused(tmp_path: Path, assignment: str) -> None:
+    with pytest.raises(ConfigError):
+        read(tmp_path, {}, [assignment])
+
+
 def test_changed_checks_anew(tmp_path: Path) -> None:
     config = read(tmp_path, {})
     assert changed(config, ["inference.flips=[0]"]).inference.flips == (0,)

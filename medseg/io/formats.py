@@ -39,11 +39,11 @@ MAGICS = (
     (344, b"n+1\0", "nifti"),
     (0, b"NRRD000", "nrrd"),
     (0, b"ObjectType", "metaimage"),
+    (128, b"DICM", "dicom"),  # before TIFF, whose first bytes a DICOM file may carry too: PS3.10 section 7.1
     (0, b"\x89PNG\r\n\x1a\n", "picture"),
     (0, b"II*\0", "picture"),
     (0, b"MM\0*", "picture"),
     (0, b"\xff\xd8\xff", "picture"),
-    (128, b"DICM", "dicom"),
 )
 KNOWN = "NIfTI (.nii, .nii.gz, .hdr with .img), NRRD, MetaImage (.mha, .mhd), PNG, TIFF, JPEG, BMP or DICOM"
 GZIP_MAGIC = b"\x1f\x8b"
@@ -63,8 +63,15 @@ def format_of(path: Path) -> str:
     start = first_bytes(path, 512)
     for offset, magic, name in MAGICS:
         if start[offset : offset + len(magic)] == magic:
+            if name != "nifti" and _is_gzip(path):
+                raise refusal(path, f"is gzip around a file of format {name}", "unpack it with gunzip first")
             return name
     raise ReadError(f"{path}: is of no known format; convert it to {KNOWN}")
+
+
+def _is_gzip(path: Path) -> bool:
+    with path.open("rb") as stream:
+        return stream.read(len(GZIP_MAGIC)) == GZIP_MAGIC
 
 
 def first_bytes(path: Path, count: int) -> bytes:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
+from itertools import pairwise
 from pathlib import Path
+from statistics import median
 from typing import Any, Protocol
 
 import torch
@@ -131,20 +133,18 @@ class Training:
         return batches(self.patches, self.settings.batch_size, steps, self.settings.workers)
 
     def time_a_step(self) -> float:
-        """Seconds a step takes here, data included, from a few steps whose effect is undone."""
+        """Median seconds of a step here, data included, over a few steps whose effect is undone."""
         network = {key: value.clone() for key, value in self.network.state_dict().items()}
         scaler = self.scaler.state_dict()
         self.network.train()
-        started = 0.0
+        ends = [time.monotonic()]
         for step, batch in enumerate(self._batches(range(_WARMUP_STEPS + _TIMED_STEPS))):
-            if step == _WARMUP_STEPS:
-                started = time.monotonic()
             self._step(step, _WARMUP_STEPS + _TIMED_STEPS, batch)
-        spent = time.monotonic() - started
+            ends.append(time.monotonic())
         self.network.load_state_dict(network)
         self.optimizer = self.settings.optimizer.build(self.network.parameters())
         self.scaler.load_state_dict(scaler)
-        return spent / _TIMED_STEPS
+        return median(end - start for start, end in pairwise(ends[_WARMUP_STEPS:]))
 
     def save(self, name: str, total_steps: int) -> None:
         """Writes a checkpoint from which `restore` continues the very same run."""

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import nibabel
 import numpy as np
@@ -127,8 +128,8 @@ def test_evaluate_repeats_the_scores_of_the_run(home: Path, run: Path, tmp_path:
 def test_infer_writes_nifti_on_the_source_grid(home: Path, run: Path, tmp_path: Path) -> None:
     record = infer(run, [home / "data" / "images"], tmp_path, ["nifti"], None, None, [], "cpu")
     assert len(record["cases"]) == 6
-    source = nibabel.load(home / "data" / "images" / "p3.nii.gz")
-    result = nibabel.load(tmp_path / "p3_label.nii.gz")
+    source: Any = nibabel.load(home / "data" / "images" / "p3.nii.gz")
+    result: Any = nibabel.load(tmp_path / "p3_label.nii.gz")
     assert result.shape == source.shape
     assert np.allclose(result.affine, source.affine, atol=1e-4)
     assert load_model(run).card.name in result.header["descrip"].item().decode()
