@@ -38,7 +38,10 @@ class Catalogue:
 
     def __init__(self, kind: str, entries: Sequence[type[NamedSettings]]) -> None:
         self.kind = kind
-        self._entries = {_name_of(entry): entry for entry in [*entries, *_plugins(kind)]}
+        self._entries: dict[str, type[NamedSettings]] = {}
+        for entry in [*entries, *_plugins(kind)]:
+            if self._entries.setdefault(_name_of(entry), entry) is not entry:
+                raise ConfigError(f"two entries of {kind} are called {_name_of(entry)!r}; uninstall or rename one")
 
     def __iter__(self) -> Iterator[tuple[str, type[NamedSettings]]]:
         return iter(self._entries.items())

@@ -70,8 +70,22 @@ class ExperimentConfig(Settings):
                 raise ValueError(
                     f"augmentation {step.name!r} names axes {axes}, patches have {self.network.spatial_dims}"
                 )
+            plane = getattr(step, "plane", None)
+            if plane and (plane[0] == plane[1] or self.patch.size[plane[0]] != self.patch.size[plane[1]]):
+                raise ValueError(
+                    f"augmentation {step.name!r} turns plane {list(plane)}, which is not square in patch.size "
+                    f"{list(self.patch.size)}; name two axes of one size, or drop it"
+                )
         if any(axis >= dims for axis in self.inference.flips):
             raise ValueError(f"inference.flips {list(self.inference.flips)} names an axis that the cases do not have")
+        spacing = self.preprocessing.spacing_mm
+        if spacing is not None and len(spacing) != dims:
+            raise ValueError(f"preprocessing.spacing_mm {list(spacing)} must be {dims} numbers, one an axis of a case")
+        if self.data.fold is None and (self.training.keep == "best" or self.training.patience is not None):
+            raise ValueError(
+                "data.fold null validates on no case; choose a fold, or set training.keep: last and "
+                "training.patience: null"
+            )
         return self
 
 
@@ -112,12 +126,32 @@ def check_against(config: ExperimentConfig, manifest: Manifest) -> None:
         raise ConfigError(
             f"{config.name}: augmentation 'colour' needs 3 channels (RGB), {manifest.dataset.name} has {found}; drop it"
         )
-    _check_laterality(config, manifest.dataset.labels)
+    check_laterality(config, manifest.dataset.labels)
 
 
-def _check_laterality(config: ExperimentConfig, labels: LabelSet) -> None:
-    """A mirrored left kidney is no left kidney: labels with a pair exclude flips along the first axis."""
+def check_laterality(config: ExperimentConfig, labels: LabelSet) -> None:
+    """A mirrored left kidney is no left kidney: labels with a pair exclude flips from left to right.
+
+    That axis follows from `preprocessing.orientation`; where the file's own axes are kept, it may be any.
+    Raises ConfigError.
+    """
     paired = [label.name for label in labels.labels if label.pair is not None]
-    mirrors = [step for step in config.augmentation if step.name == "flip" and 0 in getattr(step, "axes", ())]
-    if paired and (mirrors or 0 in config.inference.flips):
-        raise ConfigError(f"flips along axis 0 turn {paired[0]!r} into its pair; take axis 0 out of the flips")
+    if not paired:
+        return
+    sides = _left_right_axes(config)
+    of_patch = [axis for axis in range(len(config.patch.box)) if axis != config.patch.slice_axis]
+    flips = [step for step in config.augmentation if step.name == "flip"]
+    mirrored = [of_patch[axis] for step in flips for axis in getattr(step, "axes", ())]
+    for where, axes in (("augmentation 'flip'", mirrored), ("inference.flips", config.inference.flips)):
+        if sides & set(axes):
+            raise ConfigError(
+                f"{where} may mirror left and right, which turns {paired[0]!r} into its pair; leave that axis out"
+            )
+
+
+def _left_right_axes(config: ExperimentConfig) -> set[int]:
+    """The axes of a prepared case that may run from left to right."""
+    if len(config.patch.box) == 2:
+        return {0}
+    orientation = config.preprocessing.orientation
+    return {0, 1, 2} if orientation is None else {axis for axis in range(3) if orientation[axis] in "LR"}

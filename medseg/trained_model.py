@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import secrets
 import shutil
-import tempfile
 from collections.abc import Mapping
+from io import BytesIO
 from pathlib import Path
 from pickle import UnpicklingError  # torch.load raises it; nothing here is unpickled
 from typing import TYPE_CHECKING, Any, Literal
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from medseg.config import Settings, validate
 from medseg.data.manifest import DatasetInfo
 from medseg.errors import ConfigError, ModelError, WriteError
-from medseg.experiment import ExperimentConfig
+from medseg.experiment import ExperimentConfig, check_laterality
 from medseg.reproducibility import weights_digest
 from medseg.volume import Segmentation, Volume
 
@@ -58,6 +59,7 @@ class TrainedModel:
 
         config = experiment or self.card.experiment
         labels = self.card.dataset.labels
+        check_laterality(config, labels)
         network = config.network.build(len(self.card.dataset.channels), labels.channels)
         try:
             network.load_state_dict(dict(self.weights))
@@ -82,13 +84,15 @@ class TrainedModel:
         return segmentation
 
     def save(self, folder: Path) -> Path:
-        """Writes the folder in one move: it is there whole, or not at all."""
+        """Writes the folder in one move: it is there whole, or not at all. Raises WriteError."""
         import torch
 
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+        buffer = BytesIO()  # torch reports a full disk as a RuntimeError; written by us, it is an OSError
+        torch.save(dict(self.weights), buffer)
+        temporary = folder.with_name(f".{folder.name}-{secrets.token_hex(6)}")
         try:
-            torch.save(dict(self.weights), temporary / WEIGHTS)
+            temporary.mkdir(parents=True)
+            (temporary / WEIGHTS).write_bytes(buffer.getvalue())
             (temporary / CARD).write_text(self.card.model_dump_json(indent=2) + "\n", encoding="utf-8")
             if folder.exists():
                 shutil.rmtree(folder)
@@ -108,7 +112,7 @@ def load_model(folder: Path) -> TrainedModel:
     card = _read_card(home)
     try:
         weights = torch.load(home / WEIGHTS, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, UnpicklingError, EOFError) as error:
+    except (OSError, RuntimeError, UnpicklingError, EOFError, ValueError, KeyError) as error:
         raise ModelError(f"{home / WEIGHTS}: is missing or damaged; copy the model folder again") from error
     if not isinstance(weights, dict) or not all(isinstance(tensor, torch.Tensor) for tensor in weights.values()):
         raise ModelError(f"{home / WEIGHTS}: holds something else than tensors by name; copy the model folder again")

@@ -149,7 +149,10 @@ def infer(
     formats: Annotated[
         list[str] | None, typer.Option("--format", metavar="NAME,...", help="nifti, dicom-seg, or both.")
     ] = None,
-    series: Annotated[str | None, typer.Option(metavar="GLOB", help="Description of the DICOM series to take.")] = None,
+    series: Annotated[
+        list[str] | None,
+        typer.Option(metavar="RULE", help="DICOM series to take: '*T1*' (description), or key=value; may be repeated."),
+    ] = None,
     modality: Annotated[str | None, typer.Option(metavar="CODE", help="Modality of the series: MR, CT, PT.")] = None,
     assignments: Assignments = None,
     device: Device = "auto",
@@ -166,7 +169,7 @@ def infer(
             inputs=inputs,
             output=output,
             formats=[name.strip() for given in formats or ["nifti"] for name in given.split(",") if name.strip()],
-            series=series,
+            series=series or [],
             modality=modality,
             assignments=assignments or [],
             device=device,

@@ -29,7 +29,7 @@ def demo(output: Path, device: str) -> dict[str, Any]:
     experiment = read_experiment(find_config("demo"), [f"data.manifest={manifest.resolve()}"])
     trained = train_experiment(experiment, output / "data", output / "runs", device)
     console.say("3/3 segmenting the DICOM study")
-    found = infer(trained["model"], [study], output / "results", ["nifti", "dicom-seg"], "*T1*", "MR", [], device)
+    found = infer(trained["model"], [study], output / "results", ["nifti", "dicom-seg"], ["*T1*"], "MR", [], device)
     dice = _dice_against_truth(output / "results" / f"{study.name}_label.nii.gz")
     console.say("")
     console.say("done; where to look:")

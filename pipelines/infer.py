@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from medseg.config import suggestion, validate
 from medseg.errors import ConfigError, DataError, ModelError, ReadError
 from medseg.io.dicom.rule import SeriesRule
 from pipelines.console import Console
@@ -28,14 +29,12 @@ def infer(
     inputs: list[Path],
     output: Path,
     formats: list[str],
-    series: str | None,
+    series: Sequence[str],
     modality: str | None,
     assignments: list[str],
     device: str,
 ) -> dict[str, Any]:
     """Segments every input and writes it before the next is read; inputs that fail are named at the end."""
-    from medseg.config import suggestion
-
     for name in formats:
         if name not in FORMATS:
             raise ConfigError(f"--format {name!r} is not known{suggestion(name, FORMATS)}")
@@ -49,7 +48,7 @@ def infer(
     console, target = Console(), choose_device(device)
     trained = load_model(model)
     predictor = trained.predictor(target, changed(trained.card.experiment, assignments))
-    rule = SeriesRule(description=series, modality=modality)
+    rule = series_rule(series, modality)
     output_folder(output)
     done: list[dict[str, Any]] = []
     failed: list[tuple[Source, str]] = []
@@ -71,6 +70,18 @@ def infer(
         reasons = "; ".join(reason for _, reason in failed[:5]) + ("; ..." if len(failed) > 5 else "")
         raise DataError(f"{len(failed)} of {len(sources)} inputs could not be segmented: {reasons}")
     return record
+
+
+def series_rule(parts: Sequence[str], modality: str | None) -> SeriesRule:
+    """`--series`: a pattern for the description, or key=value for any other key of the rule."""
+    content: dict[str, str] = {} if modality is None else {"modality": modality}
+    for part in parts:
+        key, equals, value = part.partition("=")
+        if equals and key.isidentifier():
+            content[key] = value
+        else:
+            content["description"] = part
+    return validate(SeriesRule, content, "--series")
 
 
 @dataclass(frozen=True)
@@ -163,6 +174,8 @@ def _entry(source: Source, segmentation: Segmentation, files: Sequence[Path]) ->
     entry: dict[str, Any] = {"name": source.name, "input": str(source.path), "files": [str(file) for file in files]}
     if segmentation.geometry.dims == 3 and segmentation.geometry.unit == "mm":
         entry["volume_ml"] = {name: round(segmentation.volume_ml(name), 4) for name in segmentation.labels.names}
+    if segmentation.provenance.notes:  # what reading decided, for instance that left and right are unknown
+        entry["notes"] = list(segmentation.provenance.notes)
     return entry
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from medseg.data.dataset import Case
-from medseg.errors import DataError, MedsegError
+from medseg.errors import DataError, ManifestError, MedsegError, ModelError
 from medseg.evaluation import (
     CaseScores,
     FailedCase,
@@ -51,7 +51,7 @@ class Scoring:
                 try:
                     case_id, image, truth = self.read(case)
                     scored.append(score(case_id, self.segment(image), truth, self.settings))
-                except DataError as error:
+                except (DataError, ManifestError, ModelError) as error:
                     failed.append(FailedCase(case.id, str(error)))
                 steps.advance(1)
         return Scores(self.labels, tuple(scored), tuple(failed), self.settings)

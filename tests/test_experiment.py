@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,8 @@ import yaml
 
 from medseg.config import merge
 from medseg.errors import ConfigError, ManifestError
-from medseg.experiment import ExperimentConfig, changed, check_against, read_experiment
+from medseg.experiment import ExperimentConfig, changed, check_against, check_laterality, read_experiment
+from medseg.labels import Label, LabelSet
 from pipelines.locations import find_manifest, shipped_configs
 
 SMALLEST = {
@@ -57,6 +59,16 @@ def test_reading_a_config_imports_neither_torch_nor_monai() -> None:
         ({"augmentation": [{"name": "flipp"}]}, ["augmentation.0.name", "did you mean 'flip'"]),
         ({"augmentation": [{"name": "flip", "axes": [3]}]}, ["flip", "axes [3]"]),
         ({"inference": {"flips": [3]}}, ["inference.flips [3]"]),
+        ({"inference": {"flips": [-1]}}, ["inference.flips.0", "-1"]),  # would turn the classes around
+        ({"augmentation": [{"name": "flip", "axes": [-1]}]}, ["flip.axes.0", "-1"]),
+        ({"augmentation": [{"name": "rotate90"}], "patch": {"size": [16, 24, 16]}}, ["rotate90", "[0, 1]", "square"]),
+        ({"augmentation": [{"name": "resized_crop", "share": [0.5, 1.5]}]}, ["resized_crop.share", "1.5"]),
+        ({"augmentation": [{"name": "gamma", "power": [1.5, 0.7]}]}, ["gamma.power", "[1.5, 0.7]", "lower end first"]),
+        ({"preprocessing": {"spacing_mm": [1, 1]}}, ["preprocessing.spacing_mm [1.0, 1.0]", "3 numbers"]),
+        (
+            {"data": {"fold": None}, "training": {"keep": "best", "validate_every_epochs": 1}},
+            ["data.fold null", "training.keep: last"],
+        ),
         ({"loss": {"name": "dise"}}, ["loss.name: 'dise'", "did you mean 'dice'"]),
         ({"schema_version": 99}, ["schema_version 99", "update medseg"]),
         ({"name": "../escape"}, ["name", "../escape"]),
@@ -109,6 +121,29 @@ def test_a_fold_that_is_not_in_the_manifest_is_refused(tmp_path: Path) -> None:
     check_against(read(tmp_path, {"data": {"fold": 1}}), manifest)
     with pytest.raises(ManifestError, match=r"fold 9 .* folds are: 1, 2, 3, 4"):
         check_against(read(tmp_path, {"data": {"fold": 9}}), manifest)
+
+
+@pytest.mark.parametrize(
+    ("orientation", "axis", "is_refused"),
+    [("RAS", 0, True), ("RAS", 1, False), ("AIL", 2, True), ("AIL", 0, False), (None, 1, True)],
+)
+def test_paired_labels_refuse_flips_from_left_to_right(
+    tmp_path: Path, orientation: str | None, axis: int, is_refused: bool
+) -> None:
+    pair = LabelSet(labels=(Label(name="left", value=1, pair="right"), Label(name="right", value=2, pair="left")))
+    prepared = {"preprocessing": {"orientation": orientation}}
+    flips: list[dict] = [{"augmentation": [{"name": "flip", "axes": [axis]}]}, {"inference": {"flips": [axis]}}]
+    for flip in flips:
+        config = read(tmp_path, {**prepared, **flip})
+        refusal: AbstractContextManager[object] = pytest.raises(ConfigError, match="into its pair")
+        with refusal if is_refused else nullcontext():
+            check_laterality(config, pair)
+
+
+def test_the_axes_of_slices_are_counted_in_the_volume(tmp_path: Path) -> None:
+    pair = LabelSet(labels=(Label(name="left", value=1, pair="right"), Label(name="right", value=2, pair="left")))
+    flat = {"network": {"spatial_dims": 2}, "patch": {"size": [16, 16], "slice_axis": 0}}
+    check_laterality(read(tmp_path, {**flat, "augmentation": [{"name": "flip", "axes": [0]}]}), pair)
 
 
 def test_a_2d_network_on_volumes_needs_a_slice_axis(tmp_path: Path) -> None:

@@ -8,12 +8,25 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 
 import numpy as np
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from medseg.config import Catalogue, NamedSettings
 
 Probability = Annotated[float, Field(ge=0, le=1)]
-Range = tuple[float, float]
+Axis = Annotated[int, Field(ge=0)]
+Above = Annotated[float, Field(gt=0)]
+NotNegative = Annotated[float, Field(ge=0)]
+Share = Annotated[float, Field(gt=0, le=1)]
+
+
+def _rising(ends: tuple[float, float]) -> tuple[float, float]:
+    if ends[0] > ends[1]:
+        raise ValueError(f"{list(ends)} is no range; give the lower end first")
+    return ends
+
+
+Range = Annotated[tuple[Above, Above], AfterValidator(_rising)]
+RangeFromZero = Annotated[tuple[NotNegative, NotNegative], AfterValidator(_rising)]
 _BOTH = ["image", "label"]
 _MODES = ["bilinear", "nearest"]
 _PADDING = ["border", "zeros"]
@@ -33,7 +46,7 @@ class Flip(AugmentationConfig):
     """Mirrors along each listed axis, each with its own draw."""
 
     name: Literal["flip"] = "flip"
-    axes: tuple[int, ...] = (0,)
+    axes: tuple[Axis, ...] = (0,)
 
     def build(self, dims: int) -> list[Any]:
         from monai.transforms import RandFlipd
@@ -45,7 +58,7 @@ class Rotate90(AugmentationConfig):
     """Turns by 90, 180 or 270 degrees in one plane; the patch must be square there."""
 
     name: Literal["rotate90"] = "rotate90"
-    plane: tuple[int, int] = (0, 1)
+    plane: tuple[Axis, Axis] = (0, 1)
 
     def build(self, dims: int) -> list[Any]:
         from monai.transforms import RandRotate90d
@@ -85,7 +98,7 @@ class Elastic(AugmentationConfig):
 
     name: Literal["elastic"] = "elastic"
     smoothing: Range = (5.0, 8.0)
-    magnitude: Range = (50.0, 100.0)
+    magnitude: RangeFromZero = (50.0, 100.0)
 
     def build(self, dims: int) -> list[Any]:
         from monai.transforms import Rand2DElasticd, Rand3DElasticd
@@ -117,7 +130,7 @@ class ResizedCrop(AugmentationConfig):
     """A box of a random share of each edge at a random place, stretched back to the patch."""
 
     name: Literal["resized_crop"] = "resized_crop"
-    share: Range = (0.7, 1.0)
+    share: Annotated[tuple[Share, Share], AfterValidator(_rising)] = (0.7, 1.0)
 
     def build(self, dims: int) -> list[Any]:
         from medseg.data.monai_transforms import RandResizedCropd
@@ -143,7 +156,7 @@ class Blur(AugmentationConfig):
 
     name: Literal["blur"] = "blur"
     probability: Probability = 0.15
-    width: Range = (0.5, 1.0)
+    width: RangeFromZero = (0.5, 1.0)
 
     def build(self, dims: int) -> list[Any]:
         from monai.transforms import RandGaussianSmoothd

@@ -35,7 +35,8 @@ def read_index(data_root: Path) -> MsdIndex:
     if twice:
         raise ManifestError(f"{data_root / INDEX}: training lists {twice[0]!r} twice; remove one entry")
     tests = content.get("test", [])
-    found = [str(test.get("image", "") if isinstance(test, dict) else test) for test in tests]
+    listed = tests if isinstance(tests, list) else []
+    found = [str(test.get("image", "") if isinstance(test, dict) else test) for test in listed]
     return MsdIndex(content, cases, tuple(str(PurePosixPath(path)) for path in found))
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from pydantic import Field, field_validator
 
 from medseg.config import Settings
-from medseg.data.intensity import Intensity, ZScore, measure_scales
+from medseg.data.intensity import Intensity, ZScore
 from medseg.errors import DataError, GeometryError
 from medseg.geometry import Geometry
 from medseg.volume import Segmentation, Volume
@@ -150,4 +150,4 @@ def _geometry_of(image: MetaTensor, source: Geometry) -> Geometry:
     return Geometry(tuple(image.shape[1:]), affine, source.unit)
 
 
-__all__ = ["CropForeground", "Prepared", "Preprocessing", "as_monai", "measure_scales", "prepare"]
+__all__ = ["CropForeground", "Prepared", "Preprocessing", "as_monai", "prepare"]

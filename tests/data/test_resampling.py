@@ -41,6 +41,14 @@ def test_reorientation_is_an_exact_copy(axes: tuple[int, ...], signs: tuple[int,
     assert np.array_equal(result, expected)
 
 
+def test_a_small_difference_of_spacing_is_interpolated_and_does_not_add_up() -> None:
+    source = Geometry.from_spacing((512, 2, 2), (1.0, 1.0, 1.0))
+    target = Geometry.from_spacing((510, 2, 2), (1.0009, 1.0, 1.0))  # 0.46 mm apart at the far end
+    ramp = np.broadcast_to(np.arange(512, dtype=np.float32)[None, :, None, None], (1, 512, 2, 2))
+    expected = target.world(np.array([[509.0, 0, 0]]))[0, 0]
+    assert resample(ramp, source, target)[0, 509, 0, 0] == pytest.approx(expected, abs=1e-3)
+
+
 def test_voxels_outside_the_source_take_the_fill_value() -> None:
     source = Geometry.from_spacing((2, 2, 2), (1.0, 1.0, 1.0))
     affine = np.eye(4)

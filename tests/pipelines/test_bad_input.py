@@ -527,6 +527,8 @@ STUDIES = [
     Bad("empty_folder", lambda p: p.infer(p.folder / "here"), ("here", "no DICOM", "give the folder")),
     Bad("no_dicom", not_dicom, ("study", "no DICOM", "give the folder")),
     Bad("ambiguous", two_series(), ("study", "2 series", "Body", "HippoCrop", "--series")),
+    Bad("rule_key", two_series("--series", "orientaton=axial"), ("--series", "orientaton", "'orientation'"), 2),
+    Bad("rule_value", two_series("--series", "orientation=oblique"), ("orientation", "'oblique'", "axial"), 2),
     Bad("rule_fits_none", two_series("--series", "*T2*"), ("study", "*T2*", "Body", "HippoCrop")),
     Bad("modality_fits_none", two_series("--modality", "CT"), ("study", "CT", "MR")),
     Bad("missing_slice", missing_slice, ("gap", "2")),

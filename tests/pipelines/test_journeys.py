@@ -126,7 +126,7 @@ def test_evaluate_repeats_the_scores_of_the_run(home: Path, run: Path, tmp_path:
 
 
 def test_infer_writes_nifti_on_the_source_grid(home: Path, run: Path, tmp_path: Path) -> None:
-    record = infer(run, [home / "data" / "images"], tmp_path, ["nifti"], None, None, [], "cpu")
+    record = infer(run, [home / "data" / "images"], tmp_path, ["nifti"], [], None, [], "cpu")
     assert len(record["cases"]) == 6
     source: Any = nibabel.load(home / "data" / "images" / "p3.nii.gz")
     result: Any = nibabel.load(tmp_path / "p3_label.nii.gz")
@@ -135,33 +135,33 @@ def test_infer_writes_nifti_on_the_source_grid(home: Path, run: Path, tmp_path: 
     assert load_model(run).card.name in result.header["descrip"].item().decode()
 
 
-def test_infer_writes_dicom_seg_equal_to_the_nifti(run: Path, tmp_path: Path) -> None:
+def test_infer_takes_the_series_that_the_rule_picks_and_writes_both_formats(run: Path, tmp_path: Path) -> None:
     image, _ = phantom(77, (20, 26, 18))
     write_series(image, tmp_path / "study" / "a", SeriesDescription(description="T1 phantom", study="s"))
     write_series(image, tmp_path / "study" / "b", SeriesDescription(description="other", study="s", number=2))
     formats = ["nifti", "dicom-seg"]
-    infer(run, [tmp_path / "study"], tmp_path / "out", formats, "t1*", None, [], "cpu")
+    infer(run, [tmp_path / "study"], tmp_path / "out", formats, ["t1*", "min_slices=5"], None, [], "cpu")
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
         "inference.json",
         "study_label.nii.gz",
         "study_seg.dcm",
     ]
     with pytest.raises(DataError, match="other"):
-        infer(run, [tmp_path / "study"], tmp_path / "none", formats, None, None, [], "cpu")
+        infer(run, [tmp_path / "study"], tmp_path / "none", formats, [], None, [], "cpu")
 
 
 def test_one_bad_input_stops_no_other(home: Path, run: Path, tmp_path: Path) -> None:
     (tmp_path / "bad.nii.gz").write_bytes(b"nothing")
     inputs = [home / "data" / "images" / "p0.nii.gz", tmp_path / "bad.nii.gz", home / "data" / "images" / "p1.nii.gz"]
     with pytest.raises(DataError, match=r"1 of 3 inputs .*bad\.nii\.gz"):
-        infer(run, inputs, tmp_path / "out", ["nifti"], None, None, [], "cpu")
+        infer(run, inputs, tmp_path / "out", ["nifti"], [], None, [], "cpu")
     written = sorted(path.name for path in (tmp_path / "out").iterdir())
     assert written == ["inference.json", "p0_label.nii.gz", "p1_label.nii.gz"]
 
 
 def test_dicom_seg_of_a_nifti_input_is_refused_before_any_work(home: Path, run: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="needs a DICOM series"):
-        infer(run, [home / "data" / "images"], tmp_path / "out", ["dicom-seg"], None, None, [], "cpu")
+        infer(run, [home / "data" / "images"], tmp_path / "out", ["dicom-seg"], [], None, [], "cpu")
     assert not (tmp_path / "out").exists()
 
 
@@ -194,7 +194,7 @@ def test_real_studies_become_seg_and_nifti_that_agree(hippocampus_model: Path, r
         pytest.skip("dcmqi is not installed; pip install -e '.[dev]'")
     studies = sorted(path for path in (real_data / "dicom_hippocampus").iterdir() if path.is_dir())
     formats = ["nifti", "dicom-seg"]
-    infer(hippocampus_model, studies, tmp_path, formats, "*HippoCrop*", None, [], "cpu")
+    infer(hippocampus_model, studies, tmp_path, formats, ["*HippoCrop*"], None, [], "cpu")
     assert len(studies) == 2
     labels = load_model(hippocampus_model).card.dataset.labels
     for study in studies:

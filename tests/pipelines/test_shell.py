@@ -142,7 +142,7 @@ def test_errors_under_json_are_json_on_standard_output() -> None:
                 "inputs": [Path("a"), Path("b")],
                 "output": Path("o"),
                 "formats": ["nifti", "dicom-seg"],
-                "series": "*Crop*",
+                "series": ["*Crop*"],
                 "modality": None,
                 "assignments": [],
                 "device": "auto",

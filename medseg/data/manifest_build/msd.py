@@ -39,7 +39,7 @@ class MsdLayout(LayoutConfig):
             notes += (f"left out, {len(tests)} test images without label: {stem(tests[0])} ...",)
         return Found(
             cases=tuple(cases),
-            channels=_channels(index.content),
+            channels=_channels(source / INDEX, index.content),
             label_names=label_names(source / INDEX, index.content.get("labels", {})),
             unmatched=tuple(unmatched),
             notes=notes,
@@ -57,10 +57,12 @@ def label_names(where: Path, labels: object) -> dict[str, int]:
     return {str(name): int(value) for value, name in labels.items() if int(value) != 0}
 
 
-def _channels(content: Mapping[str, Any]) -> tuple[str, ...]:
+def _channels(where: Path, content: Mapping[str, Any]) -> tuple[str, ...]:
     """The modalities in order, as names that a column can carry."""
     modality = content.get("modality", {})
-    ordered = sorted(modality.items(), key=lambda item: int(item[0])) if isinstance(modality, Mapping) else []
+    if not isinstance(modality, Mapping) or not all(str(number).isdecimal() for number in modality):
+        raise ManifestError(f"{where}: 'modality' is {modality!r}, not an object that numbers the channels from 0")
+    ordered = sorted(modality.items(), key=lambda item: int(item[0]))
     return tuple(channel_name(str(name)) for _, name in ordered)
 
 

@@ -93,7 +93,7 @@ def _labels(where: Path, labels: object) -> tuple[dict[str, int], dict[str, tupl
     regions: dict[str, tuple[int, ...]] = {}
     for name, value in named.items():
         united = value if isinstance(value, list) else [value]
-        if not all(isinstance(one, int) and one >= 0 for one in united):
+        if not united or not all(isinstance(one, int) and one >= 0 for one in united):
             raise ManifestError(f"{where}: labels: {name!r} is {value!r}, not a whole number or a list of them")
         if isinstance(value, list) and len(value) > 1:
             regions[name] = tuple(value)

@@ -49,7 +49,7 @@ def stack_series(series: Series) -> Stack:
     order = np.argsort(positions @ normal, kind="stable")
     spacing = frames[0].spacing
     if spacing is None or min(spacing) <= 0:
-        raise DicomError(f"{series.name}: PixelSpacing is missing or not above 0; the size of its voxels is unknown")
+        raise DicomError(f"{series.name}: PixelSpacing is missing or not above 0, voxels have no size; export it anew")
     places = _places([frames[index] for index in order], _SAME_PLACE * min(spacing))
     points = np.array([place[0].position for place in places])
     step, notes = _step(series, places, points, normal, min(spacing))
@@ -68,13 +68,13 @@ def _common_axes(series: Series) -> tuple[np.ndarray, np.ndarray]:
     for frame in series.frames:
         if frame.position is None or frame.orientation is None:
             missing = "ImagePositionPatient" if frame.position is None else "ImageOrientationPatient"
-            raise DicomError(f"{series.name}: {frame.header.file.name} has no {missing}; its place is unknown")
+            raise DicomError(f"{series.name}: {frame.header.file.name} has no {missing}, so no place; export it anew")
     orientations = np.array([frame.orientation for frame in series.frames])
     if np.abs(orientations - orientations[0]).max() > _SAME_DIRECTION:
-        raise DicomError(f"{series.name}: its slices have different orientations; they are no volume")
+        raise DicomError(f"{series.name}: its slices have different orientations and are no volume; exclude it")
     frame = series.frames[0]
     if any((f.header.rows, f.header.columns) != (frame.header.rows, frame.header.columns) for f in series.frames):
-        raise DicomError(f"{series.name}: its slices have different sizes; they are no volume")
+        raise DicomError(f"{series.name}: its slices have different sizes and are no volume; exclude it")
     rows, columns = orientations[0, :3], orientations[0, 3:]
     lengths = np.linalg.norm(rows), np.linalg.norm(columns)
     if max(abs(length - 1) for length in lengths) > _UNIT or abs(rows @ columns) > _UNIT:

@@ -171,7 +171,7 @@ def _frames(path: Path, dataset: Dataset, pixels: _Pixels | None) -> tuple[Frame
     root = Values([dataset])
     header = _identity(path, dataset, root)
     if pixels is None and not header.series_uid and header.sop_class != DICOMDIR_CLASS:
-        raise DicomError(f"{path}: ends before it says which series it belongs to; it is damaged or no image")
+        raise DicomError(f"{path}: ends before it says which series it belongs to; fetch the file again")
     try:
         header = _image(header, root, pixels)
         if pixels is not None and header.problem is None:
@@ -198,9 +198,9 @@ def _identity(path: Path, dataset: Dataset, root: Values) -> Header:
 
 def _image(header: Header, root: Values, pixels: _Pixels | None) -> Header:
     if header.modality in _NO_IMAGES:
-        return replace(header, problem=f"is no image (modality {shown_code(header.modality)})")
+        return replace(header, problem=f"is no image (modality {shown_code(header.modality)}); give a series of images")
     if pixels is None:
-        return replace(header, problem="holds no pixel data")
+        return replace(header, problem="holds no pixel data; fetch the file again, or give a series of images")
     philips = root.has(_PHILIPS_SCALE)
     notes = ("scaled by RescaleSlope; Philips' own scale slope is there and was not used",) if philips else ()
     return replace(
@@ -240,13 +240,13 @@ def _problem(header: Header, root: Values, pixels: _Pixels) -> str | None:
     if header.transfer_syntax == _DEFLATED:
         return None
     if pixels.length is None:
-        return None if pixels.has_end else "is cut short: its compressed pixel data does not end"
+        return None if pixels.has_end else "is cut short: its compressed pixel data does not end; fetch the file again"
     bits = pixels.bits or root.integer("BitsAllocated")
     needed = (samples * frames * bits + 7) // 8
     if header.photometric == "YBR_FULL_422":  # two pixels share their colour: PS3.3 C.7.6.3.1.2
         needed = needed * 2 // 3
     if min(pixels.length, pixels.present) < needed:
-        return f"is cut short: {min(pixels.length, pixels.present)} of {needed} bytes of pixel data"
+        return f"is cut short: {min(pixels.length, pixels.present)} of {needed} bytes of pixel data; fetch it again"
     return None
 
 

@@ -33,7 +33,9 @@ def select_series(series: Sequence[Series], rule: SeriesRule | None, where: str)
         raise DicomError(f"{where}: no series fits ({rule.describe()}); there are: {_listing(images)}")
     reasons = [one.refusal for one in offered if one.refusal is not None]
     if not reasons:
-        raise DicomError(f"{where}: holds no DICOM image; give the folder of a series or study, or one of its files")
+        raise DicomError(
+            f"{where}: is or holds no DICOM image; give the folder of a series or study, or one of its files"
+        )
     more = f" (and {len(reasons) - 1} more refused)" if len(reasons) > 1 else ""
     raise DicomError(f"{where}: holds no image series that can be read: {reasons[0]}{more}")
 
@@ -63,5 +65,5 @@ def _advice(series: Sequence[Series]) -> str:
     """What tells the candidates apart: their descriptions, or where these are equal, something else."""
     described = list(dict.fromkeys(shown_text(one.description) for one in series if one.description))
     if len(described) < 2:
-        return "choose one by series_uid, part, orientation or min_slices of the series rule"
+        return "choose one by --series orientation=axial, min_slices=20, series_uid=... or part=..."
     return f"choose one by its description, for instance --series '*{described[0]}*'"

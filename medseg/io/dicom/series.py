@@ -37,7 +37,7 @@ class Series:
             return self.problem
         return (
             f"{self.name}: its study UID is {shown_uid(self.study_uid)} and its series UID {shown_uid(self.uid)}; "
-            "restore the UIDs, or set allow_blank_uids in the series rule"
+            "restore the UIDs, or choose it with --series allow_blank_uids=true"
         )
 
     @property
