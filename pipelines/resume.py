@@ -17,7 +17,7 @@ def resume(run: Path, device: str) -> dict[str, Any]:
     console = Console()
     target = choose_device(device)
     opened = Run.open(run)
-    study = open_study(opened.experiment, opened.data_root)
+    study = open_study(opened.experiment, opened.data_root, opened.manifest)
     opened.check_same_data(study)
     training = build_training(study, opened.folder, target, console)
     total_steps = training.restore()

@@ -40,6 +40,7 @@ class Run:
     folder: Path
     experiment: ExperimentConfig
     data_root: Path
+    manifest: Path
     manifest_digest: str
     tracker_run: str | None = None
 
@@ -49,19 +50,21 @@ class Run:
         name = f"{study.experiment.name}-{datetime.now().astimezone():%Y%m%d-%H%M%S}"
         taken = [name, *(f"{name}-{number}" for number in range(2, 100))]
         folder = next(output / one for one in taken if not (output / one).exists())
-        return cls(folder, study.experiment, study.root.resolve(), study.manifest.digest)
+        manifest = study.manifest
+        return cls(folder, study.experiment, study.root.resolve(), manifest.folder.resolve(), manifest.digest)
 
     @classmethod
     def open(cls, folder: Path) -> Run:
         """The run in a folder. Raises TrainingError where there is none."""
         try:
             record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
-            facts = (Path(record["data_root"]), str(record["manifest_digest"]), record["tracker_run"])
+            places = Path(record["data_root"]), Path(record["manifest"])
+            facts = str(record["manifest_digest"]), record["tracker_run"]
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise TrainingError(
                 f"{folder}: is no run ({RECORD} is missing or damaged); give a folder in runs/"
             ) from error
-        return cls(folder, read_experiment(folder / CONFIG), *facts)
+        return cls(folder, read_experiment(folder / CONFIG), *places, *facts)
 
     def begin(self) -> None:
         """Makes the folder and writes what the run is to do. Raises TrainingError where it cannot be made."""
@@ -166,6 +169,7 @@ class Run:
         facts = {
             "schema_version": 1,
             "data_root": str(self.data_root),
+            "manifest": str(self.manifest),
             "manifest_digest": self.manifest_digest,
             "tracker_run": self.tracker_run,
         }

@@ -49,9 +49,9 @@ def cache_folder() -> Path:
     return Path(os.environ.get(CACHE_VARIABLE) or Path.home() / ".cache" / "medseg")
 
 
-def open_study(experiment: ExperimentConfig, data_root: Path | None) -> Study:
-    """Finds manifest and files and checks the config against them, before anything is read or made."""
-    manifest, root = open_manifest(find_manifest(experiment.data.manifest), data_root, cache_folder())
+def open_study(experiment: ExperimentConfig, data_root: Path | None, folder: Path | None = None) -> Study:
+    """Finds manifest (or takes the one in `folder`) and files, and checks the config against them before any work."""
+    manifest, root = open_manifest(folder or find_manifest(experiment.data.manifest), data_root, cache_folder())
     check_against(experiment, manifest)
     training, validation = manifest.split(experiment.data.fold)
     return Study(experiment, manifest, root, training, validation)

@@ -70,6 +70,8 @@ class Training:
     def run(self, total_steps: int, observer: Observer) -> Progress:
         """Trains from where the run stands to `total_steps`, or until patience ends."""
         self.network.train()
+        if self.progress.step == 0:
+            self.save(LAST, total_steps)  # so that a run stopped at any moment can be resumed
         saved_s = time.monotonic()
         remaining = range(self.progress.step, total_steps)
         for step, batch in zip(remaining, self._batches(remaining), strict=True):
