@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterator
 from typing import Literal
 
@@ -50,6 +51,21 @@ def choose_precision(precision: Precision, device: torch.device) -> torch.dtype:
 def autocast(device: torch.device, dtype: torch.dtype) -> torch.autocast:
     """Mixed precision in `dtype`; does nothing for float32."""
     return torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32)
+
+
+def usable_cores() -> int:
+    """The CPU cores that this process may use, which in a container are fewer than the machine has."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def be_deterministic(device: torch.device) -> None:
+    """Asks CUDA for kernels that give the same bits each time; a CPU does so for the same number of threads.
+
+    An operation without such a kernel warns and goes on: torch.use_deterministic_algorithms lists them.
+    """
+    if device.type == "cuda":
+        torch.use_deterministic_algorithms(True, warn_only=True)
+        torch.backends.cudnn.benchmark = False
 
 
 @contextlib.contextmanager

@@ -15,10 +15,11 @@ import yaml
 
 from medseg import __version__
 from medseg.config import validate
-from medseg.data.manifest import CASES, DATASET
+from medseg.data.manifest import DATASET
 from medseg.errors import TrainingError
 from medseg.experiment import ExperimentConfig, read_experiment
 from medseg.io.atomic import atomic_write_text
+from medseg.pictures import curves
 from medseg.reproducibility import environment, git_state, weights_digest
 from medseg.tracking import Tracker, build_tracker
 from medseg.tracking.names import flat
@@ -86,7 +87,9 @@ class Run:
         tracker = build_tracker(self.experiment.tracking, self.folder.parent.resolve(), console.say)
         with self._recorded(tracker, study, total_steps):
             with console.progress(total_steps - training.progress.step, "training") as steps:
-                progress = training.run(total_steps, _Reporter(tracker, steps, console))
+                reporter = _Reporter(tracker, steps, console)
+                progress = training.run(total_steps, reporter)
+            tracker.log_picture(curves(reporter.curves, self.folder.name), "learning.png")
             model = self._model(study, training, progress.step)
             tracker.log_tags({"weights_sha256": model.card.weights_sha256, "steps_done": str(progress.step)})
             tracker.log_artifact(model.save(self.folder / "model"), "model")
@@ -106,9 +109,8 @@ class Run:
         tracker.log_params({**_curated(self.experiment), "total_steps": total_steps})
         tracker.log_dataset(study.manifest.dataset.name, study.manifest.digest)
         tracker.log_artifact(self.folder / CONFIG, CONFIG)
-        for name in (DATASET, CASES):
-            if (study.manifest.folder / name).is_file():
-                tracker.log_artifact(study.manifest.folder / name, f"manifest/{name}")
+        tracker.log_artifact(study.manifest.folder / DATASET, f"manifest/{DATASET}")
+        tracker.log_text(_opaque_cases(study), "manifest/cases.csv")
         tracker.log_text(json.dumps(environment(), indent=2), "environment.json")
         code = git_state(_CODE)
         if code is not None and code.is_dirty:
@@ -182,6 +184,7 @@ class _Reporter:
     def __init__(self, tracker: Tracker, steps: Steps, console: Console) -> None:
         self.tracker, self.steps, self.console = tracker, steps, console
         self.recent: list[float] = []
+        self.curves: dict[str, list[tuple[float, float]]] = {"training loss": []}
 
     def stepped(self, step: int, total: int, values: Mapping[str, float]) -> None:
         self.recent.append(values["loss"])
@@ -190,12 +193,23 @@ class _Reporter:
             mean = sum(self.recent) / len(self.recent)
             shown = {"train/loss": mean, "train/learning_rate": values["learning_rate"], "epoch": values["epoch"]}
             self.tracker.log_metrics(shown, step)
+            self.curves["training loss"].append((step, mean))
             self.recent.clear()
 
     def validated(self, step: int, scores: Mapping[str, float]) -> None:
         self.tracker.log_metrics({f"validation/{name}": value for name, value in scores.items()}, step)
+        self.curves.setdefault("validation Dice", []).append((step, scores["score"]))
         shown = ", ".join(f"{name} {value:.4f}" for name, value in scores.items())
         self.console.say(f"validation at step {step}: {shown}")
+
+
+def _opaque_cases(study: Study) -> str:
+    """The manifest's cases for the record: id, fold and digests; patients and paths stay where the data are."""
+    rows = [
+        [case.id, "" if case.fold is None else str(case.fold), *(digest or "" for _, digest in case.files)]
+        for case in study.manifest.cases
+    ]
+    return "\n".join(",".join(row) for row in [["case_id", "fold", "sha256 of images, then label"], *rows]) + "\n"
 
 
 def _curated(experiment: ExperimentConfig) -> dict[str, object]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,15 +13,18 @@ from medseg.data.dataset import Case
 from medseg.data.download import open_manifest
 from medseg.data.manifest import Manifest
 from medseg.errors import ManifestError
-from medseg.experiment import ExperimentConfig, check_against
+from medseg.experiment import ExperimentConfig, changed, check_against
 from medseg.volume import Segmentation, Volume
 from pipelines.console import Console
 from pipelines.locations import find_manifest
 
 if TYPE_CHECKING:
     import torch
+    from torch import nn
 
+    from medseg.data.loaders import TrainingCase
     from medseg.training.loop import Training
+    from medseg.training.validation import Validation
 
 CACHE_VARIABLE = "MEDSEG_CACHE"
 
@@ -36,9 +39,9 @@ class Study:
     training: Sequence[Case]
     validation: Sequence[Case]
 
-    def read(self, case: Case) -> tuple[str, Volume, Segmentation]:
-        """A labelled case from its files."""
-        data = read_case(self.manifest, case, self.root)
+    def read(self, case: Case, verify: bool = True) -> tuple[str, Volume, Segmentation]:
+        """A labelled case from its files, which must be those that the manifest was written for."""
+        data = read_case(self.manifest, case, self.root, verify)
         if data.label is None:
             raise ManifestError(f"case {case.id} has no label; take it out of the fold, or add its label to cases.csv")
         return case.id, data.image, data.label
@@ -57,38 +60,63 @@ def open_study(experiment: ExperimentConfig, data_root: Path | None, folder: Pat
     return Study(experiment, manifest, root, training, validation)
 
 
+def with_threads(study: Study, count: int) -> Study:
+    """The study with its number of threads written down: the last bits of a result depend on it."""
+    return replace(study, experiment=changed(study.experiment, [f"training.threads={count}"]))
+
+
 def build_training(study: Study, folder: Path, device: torch.device, console: Console) -> Training:
     """Reads and prepares the training cases, and builds network and loss; the seed decides the first weights."""
     import torch
 
-    from medseg.data.loaders import Patches, training_case
-    from medseg.data.preprocessing import prepare
-    from medseg.inference.predictor import Predictor
+    from medseg.data.loaders import Patches
+    from medseg.devices import be_deterministic
     from medseg.losses import build_loss
     from medseg.reproducibility import seeded
     from medseg.training.loop import Training
-    from medseg.training.validation import Validation
 
     config, labels = study.experiment, study.manifest.dataset.labels
-    torch.set_num_threads(config.training.threads or os.cpu_count() or 1)
-    cases = []
-    with console.progress(len(study.training), "preparing cases") as steps:
-        for case in study.training:
-            case_id, image, label = study.read(case)
-            cases.append(training_case(case_id, prepare(image, config.preprocessing, label), labels))
-            steps.advance(1)
+    if config.training.threads is not None:
+        torch.set_num_threads(config.training.threads)
+    be_deterministic(device)
     torch.manual_seed(seeded(config.seed, "weights"))
     network = config.network.build(len(study.manifest.dataset.channels), labels.channels)
-    validation = Validation(
-        [lambda case=case: study.read(case) for case in study.validation],  # type: ignore[misc]
-        lambda network: Predictor(network, labels, config.preprocessing, config.patch, config.inference, device),
-    )
+    validation = _validation(study, network, device)
     return Training(
         network=network,
         loss=build_loss(config.loss, labels),
-        patches=Patches(cases, config.patch, config.augmentation, config.seed),
+        patches=Patches(_prepared(study, console), config.patch, config.augmentation, config.seed),
         settings=config.training,
         device=device,
         folder=folder / "checkpoints",
         validate=validation if study.validation else None,
     )
+
+
+def _prepared(study: Study, console: Console) -> list[TrainingCase]:
+    """The training cases, in memory: image float32 and label int32."""
+    from medseg.data.loaders import training_case
+    from medseg.data.preprocessing import prepare
+
+    labels, cases = study.manifest.dataset.labels, []
+    with console.progress(len(study.training), "preparing cases") as steps:
+        for case in study.training:
+            case_id, image, label = study.read(case)
+            cases.append(training_case(case_id, prepare(image, study.experiment.preprocessing, label), labels))
+            steps.advance(1)
+    return cases
+
+
+def _validation(study: Study, network: nn.Module, device: torch.device) -> Validation:
+    """Whole volumes through the predictor; one is built at once, so that settings it refuses are refused now."""
+    from medseg.inference.predictor import Predictor
+    from medseg.training.validation import Validation
+
+    config, labels = study.experiment, study.manifest.dataset.labels
+
+    def predictor(network: nn.Module) -> Predictor:
+        return Predictor(network, labels, config.preprocessing, config.patch, config.inference, device)
+
+    predictor(network)
+    cases = [lambda case=case: study.read(case, verify=False) for case in study.validation]
+    return Validation(cases, predictor)

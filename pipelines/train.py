@@ -31,11 +31,12 @@ def train_experiment(experiment: ExperimentConfig, data_root: Path | None, outpu
         f"{experiment.name}: {study.manifest.dataset.name}, {len(study.training)} cases to train on, "
         f"{len(study.validation)} to validate on"
     )
-    from medseg.devices import choose_device
+    from medseg.devices import choose_device, usable_cores
     from pipelines.run import Run
-    from pipelines.study import build_training
+    from pipelines.study import build_training, with_threads
 
     target = choose_device(device)
+    study = with_threads(study, experiment.training.threads or usable_cores())
     run = Run.create(output_folder(output), study)
     training = build_training(study, run.folder, target, console)
     total_steps = _length(training, experiment, console)

@@ -71,7 +71,8 @@ class RandLabelCropd(RandomizableTransform, MapTransform):
         positions = case.pop(POSITIONS)
         start = self.randomize(case[self.keys[0]].shape[1:], positions)
         for key in self.key_iterator(case):
-            fill = case[key].amin().item() if key == "image" else 0.0
+            is_padded = any(size > full for size, full in zip(self.size, case[key].shape[1:], strict=True))
+            fill = case[key].amin().item() if is_padded and key == "image" else 0.0
             case[key] = cut(case[key], start, self.size, fill)
         return case
 

@@ -67,20 +67,28 @@ class Training:
             return None
         return max(1, round(epochs * len(self.patches.cases) / self.settings.batch_size))
 
+    @property
+    def _is_out_of_patience(self) -> bool:
+        return self.settings.patience is not None and self.progress.stale >= self.settings.patience
+
     def run(self, total_steps: int, observer: Observer) -> Progress:
         """Trains from where the run stands to `total_steps`, or until patience ends."""
         self.network.train()
         if self.progress.step == 0:
             self.save(LAST, total_steps)  # so that a run stopped at any moment can be resumed
         saved_s = time.monotonic()
-        remaining = range(self.progress.step, total_steps)
+        remaining = range(self.progress.step, self.progress.step if self._is_out_of_patience else total_steps)
         for step, batch in zip(remaining, self._batches(remaining), strict=True):
-            values = self._step(step, total_steps, batch)
+            try:
+                values = self._step(step, total_steps, batch)
+            except torch.OutOfMemoryError as error:
+                advice = "lower training.batch_size or patch.size, or raise training.accumulate"
+                raise TrainingError(f"step {step + 1}: {self.device} is out of memory; {advice}") from error
             self.progress = replace(self.progress, step=step + 1)
             observer.stepped(step + 1, total_steps, values)
             if self.steps_per_validation and (step + 1) % self.steps_per_validation == 0:
                 self._validate(observer)
-                if self.settings.patience is not None and self.progress.stale >= self.settings.patience:
+                if self._is_out_of_patience:
                     break
             if time.monotonic() - saved_s > self.settings.checkpoint_minutes * 60:
                 self.save(LAST, total_steps)
@@ -172,7 +180,7 @@ class Training:
         return int(content["total_steps"])
 
     def chosen_weights(self) -> dict[str, torch.Tensor]:
-        """The weights that become the model: the last, or the best validated."""
-        if self.settings.keep == "best" and (self.folder / BEST).is_file():
+        """The weights that become the model: the last, or the best validated (the last, where none was validated)."""
+        if self.settings.keep == "best" and self.progress.best_step is not None:
             return dict(load_checkpoint(self.folder / BEST)["network"])
         return {key: value.detach().cpu() for key, value in self.network.state_dict().items()}

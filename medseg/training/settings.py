@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
@@ -16,9 +17,9 @@ class OptimizerConfig(NamedSettings):
     learning_rate: float = Field(default=3e-3, gt=0)
     weight_decay: float = Field(default=1e-2, ge=0)
 
+    @abstractmethod
     def build(self, parameters: Any) -> Any:
         """A torch.optim.Optimizer over the parameters."""
-        raise TypeError(f"{type(self).__name__} does not say how it is built")
 
 
 class AdamW(OptimizerConfig):
@@ -68,9 +69,9 @@ OPTIMIZERS = Catalogue("optimizers", [AdamW, Adam, SGD])
 class ScheduleConfig(NamedSettings):
     """A factor on the learning rate that depends on the step alone, so that resuming needs no state."""
 
+    @abstractmethod
     def factor(self, step: int, total: int) -> float:
         """Between 0 and 1, for step 0 to total - 1."""
-        raise TypeError(f"{type(self).__name__} does not say its factor")
 
 
 class WarmupCosine(ScheduleConfig):

@@ -1,0 +1,76 @@
+"""A training that is killed goes on with `medseg resume` as if nothing had happened."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+from medseg.data.dataset import Case, DatasetInfo
+from medseg.data.manifest import Manifest, write_manifest
+from medseg.data.phantoms import PHANTOM_LABELS, phantom
+from medseg.io import write_nifti
+from medseg.training.checkpoint import load_checkpoint
+
+STEPS = 60
+MEDSEG = [sys.executable, "-c", "from pipelines.command import main; main()"]
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Four phantoms, their manifest, and a config that saves a checkpoint after every step."""
+    folder = tmp_path_factory.mktemp("resume")
+    cases = []
+    for number in range(4):
+        image, label = phantom(number, (20, 26, 18))
+        write_nifti(image, folder / f"image{number}.nii.gz")
+        write_nifti(label, folder / f"label{number}.nii.gz")
+        names = f"image{number}.nii.gz", f"label{number}.nii.gz"
+        cases.append(Case(f"p{number}", f"p{number}", number % 2, names[:1], names[1]))
+    dataset = DatasetInfo(
+        name="phantoms", version="1", licence="CC0-1.0", source="generated", channels=("MR",), labels=PHANTOM_LABELS
+    )
+    write_manifest(Manifest(dataset, tuple(cases), folder / "manifest"), folder / "manifest")
+    experiment = {
+        "name": "killed",
+        "data": {"manifest": "manifest", "fold": 0},
+        "patch": {"size": [16, 24, 16]},
+        "augmentation": [{"name": "affine"}, {"name": "noise"}],
+        "network": {"name": "unet", "channels": [8, 16], "dropout": 0.1},
+        "training": {"total_steps": STEPS, "batch_size": 2, "workers": 1, "checkpoint_minutes": 1e-9},
+        "tracking": {"name": "none"},
+    }
+    (folder / "killed.yaml").write_text(yaml.safe_dump(experiment))
+    return folder
+
+
+def weights_of(run: Path) -> str:
+    return str(json.loads((run / "model" / "model.json").read_text())["weights_sha256"])
+
+
+@pytest.mark.slow
+def test_a_killed_training_resumes_as_the_very_same_run(home: Path, tmp_path: Path) -> None:
+    train = [*MEDSEG, "train", "killed.yaml", "--data-root", "."]
+    subprocess.run([*train, "--output", str(tmp_path / "whole")], cwd=home, check=True, capture_output=True)
+    running = subprocess.Popen([*train, "--output", str(tmp_path / "killed")], cwd=home, stdout=subprocess.DEVNULL)
+    checkpoint = None
+    deadline = time.monotonic() + 120
+    while running.poll() is None and time.monotonic() < deadline:
+        checkpoint = next((tmp_path / "killed").glob("*/checkpoints/last.pt"), None)
+        if checkpoint is not None and load_checkpoint(checkpoint)["progress"]["step"] >= 3:
+            break
+        time.sleep(0.01)
+    running.send_signal(signal.SIGKILL)
+    running.wait()
+    assert checkpoint is not None
+    assert 3 <= load_checkpoint(checkpoint)["progress"]["step"] < STEPS
+    run = checkpoint.parents[1]
+    assert not (run / "model").exists()
+    subprocess.run([*MEDSEG, "resume", str(run)], cwd=tmp_path, check=True, capture_output=True)  # from elsewhere
+    assert weights_of(run) == weights_of(next((tmp_path / "whole").iterdir()))
