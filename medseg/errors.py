@@ -11,8 +11,7 @@
     ├── WriteError         a result could not be written; nothing half-written is left
     ├── ModelError         a trained model is damaged or does not fit its input
     ├── TrainingError      training cannot start or go on
-    ├── TrackingError      a run could not be recorded
-    └── MissingExtraError  an optional package is not installed
+    └── TrackingError      a run could not be recorded
 
 Every message says what was wrong, where (case, file, key, value) and what to do.
 """
@@ -64,7 +63,3 @@ class TrainingError(MedsegError):
 
 class TrackingError(MedsegError):
     """A run could not be recorded."""
-
-
-class MissingExtraError(MedsegError):
-    """An optional package is not installed."""

@@ -54,39 +54,56 @@ class ExperimentConfig(Settings):
 
     @model_validator(mode="after")
     def _parts_fit(self) -> ExperimentConfig:
-        if len(self.patch.size) != self.network.spatial_dims:
-            raise ValueError(
-                f"patch.size {list(self.patch.size)} has {len(self.patch.size)} dimensions, "
-                f"network.spatial_dims is {self.network.spatial_dims}; make them agree"
-            )
-        try:
-            self.network.check_size(self.patch.size, "patch.size")
-        except ConfigError as error:
-            raise ValueError(str(error)) from error
-        dims = len(self.patch.box)
-        for step in self.augmentation:
-            axes = [*getattr(step, "axes", ()), *getattr(step, "plane", ())]
-            if any(axis >= self.network.spatial_dims for axis in axes):
-                raise ValueError(
-                    f"augmentation {step.name!r} names axes {axes}, patches have {self.network.spatial_dims}"
-                )
-            plane = getattr(step, "plane", None)
-            if plane and (plane[0] == plane[1] or self.patch.size[plane[0]] != self.patch.size[plane[1]]):
-                raise ValueError(
-                    f"augmentation {step.name!r} turns plane {list(plane)}, which is not square in patch.size "
-                    f"{list(self.patch.size)}; name two axes of one size, or drop it"
-                )
-        if any(axis >= dims for axis in self.inference.flips):
-            raise ValueError(f"inference.flips {list(self.inference.flips)} names an axis that the cases do not have")
-        spacing = self.preprocessing.spacing_mm
-        if spacing is not None and len(spacing) != dims:
-            raise ValueError(f"preprocessing.spacing_mm {list(spacing)} must be {dims} numbers, one an axis of a case")
-        if self.data.fold is None and (self.training.keep == "best" or self.training.patience is not None):
-            raise ValueError(
-                "data.fold null validates on no case; choose a fold, or set training.keep: last and "
-                "training.patience: null"
-            )
+        for problem in (_patch_problem, _augmentation_problem, _inference_problem, _validation_problem):
+            found = problem(self)
+            if found is not None:
+                raise ValueError(found)
         return self
+
+
+def _patch_problem(config: ExperimentConfig) -> str | None:
+    """Why the network cannot take the patch, or the preprocessing cannot make it."""
+    size, dims = list(config.patch.size), config.network.spatial_dims
+    if len(size) != dims:
+        return f"patch.size {size} has {len(size)} dimensions, network.spatial_dims is {dims}; make them agree"
+    try:
+        config.network.check_size(config.patch.size, "patch.size")
+    except ConfigError as error:
+        return str(error)
+    spacing, of_case = config.preprocessing.spacing_mm, len(config.patch.box)
+    if spacing is not None and len(spacing) != of_case:
+        return f"preprocessing.spacing_mm {list(spacing)} must be {of_case} numbers, one an axis of a case"
+    return None
+
+
+def _augmentation_problem(config: ExperimentConfig) -> str | None:
+    """Why an augmentation cannot be done to the patch."""
+    size, dims = config.patch.size, config.network.spatial_dims
+    for step in config.augmentation:
+        plane = getattr(step, "plane", ())
+        axes = [*getattr(step, "axes", ()), *plane]
+        if any(axis >= dims for axis in axes):
+            return f"augmentation {step.name!r} names axes {axes}, patches have {dims}; name axes from 0"
+        if plane and (plane[0] == plane[1] or size[plane[0]] != size[plane[1]]):
+            return (
+                f"augmentation {step.name!r} turns plane {list(plane)}, which is not square in patch.size "
+                f"{list(size)}; name two axes of one size, or drop it"
+            )
+    return None
+
+
+def _inference_problem(config: ExperimentConfig) -> str | None:
+    flips = config.inference.flips
+    if any(axis >= len(config.patch.box) for axis in flips):
+        return f"inference.flips {list(flips)} names an axis that the cases do not have; name axes from 0"
+    return None
+
+
+def _validation_problem(config: ExperimentConfig) -> str | None:
+    plan = config.training
+    if config.data.fold is None and (plan.keep == "best" or plan.patience is not None):
+        return "data.fold null validates on no case; choose a fold, or set training.keep: last and patience: null"
+    return None
 
 
 def read_experiment(path: Path, assignments: list[str] | None = None) -> ExperimentConfig:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from typing import Literal
 
@@ -29,7 +30,7 @@ class Geometry:
             raise GeometryError(
                 f"a grid of shape {self.shape} needs an affine of {dims + 1} x {dims + 1}, not {affine.shape}"
             )
-        if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:dims, :dims])) < 1e-12:
+        if not np.isfinite(affine).all() or not _spans(affine[:dims, :dims]):
             raise GeometryError(
                 f"the affine {np.round(affine, 4).tolist()} cannot be inverted; correct the file's header"
             )
@@ -79,6 +80,19 @@ class Geometry:
         products = self.directions.T @ self.directions
         return bool(np.abs(products - np.eye(self.dims)).max() > 1e-3)
 
+    @property
+    def affine_4x4(self) -> np.ndarray:
+        """A new 4 x 4 affine, for formats that know no other: a 2D grid lies in the plane z = 0, its slice 1 thick."""
+        affine = np.eye(4)
+        kept = [*range(self.dims), 3]
+        affine[np.ix_(kept, kept)] = self.affine
+        return affine
+
+    def corners(self, margin: float = 0.0) -> np.ndarray:
+        """Indices `(2 ** dims, dims)` of the outermost voxels' centres; a margin of 0.5 gives the edges of the grid."""
+        ends = [(-margin, size - 1 + margin) for size in self.shape]
+        return np.array(list(itertools.product(*ends)), dtype=np.float64)
+
     def world(self, index: np.ndarray) -> np.ndarray:
         """Indices `(N, dims)` -> world coordinates `(N, dims)`."""
         return np.asarray(index @ self.affine[: self.dims, : self.dims].T + self.affine[: self.dims, self.dims])
@@ -92,10 +106,16 @@ class Geometry:
         """Whether two grids are the same: equal shapes, and no corner further apart than `tolerance` voxels."""
         if self.shape != other.shape or self.unit != other.unit:
             return False
-        corners = np.array(np.meshgrid(*[(0, size - 1) for size in self.shape])).reshape(self.dims, -1).T.astype(float)
+        corners = self.corners()
         return bool(np.abs(other.index(self.world(corners)) - corners).max() <= tolerance)
 
     def describe(self) -> str:
         """One line for messages: shape, spacing, orientation."""
         spacing = " x ".join(f"{size:.4g}" for size in self.spacing)
         return f"{' x '.join(map(str, self.shape))} voxels of {spacing} {self.unit}, {self.orientation}"
+
+
+def _spans(axes: np.ndarray) -> bool:
+    """Whether the voxel axes, one a column, enclose a volume, whatever their lengths: microscopes know 0.1 um."""
+    spacing = np.linalg.norm(axes, axis=0)
+    return bool((spacing > 0).all() and abs(np.linalg.det(axes / spacing)) > 1e-6)

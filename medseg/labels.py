@@ -59,8 +59,9 @@ class LabelSet(Settings):
         _refuse_twice("value", [*self.values, *([] if self.ignore is None else [self.ignore])])
         if self.kind == "overlapping" and self.ignore is not None:
             raise ValueError(f"ignore {self.ignore} needs exclusive labels: a boolean has no value left for it")
-        if FOREGROUND in self.regions:
-            raise ValueError(f"a region cannot be called {FOREGROUND!r}, the name of the mean over labels")
+        if FOREGROUND in self.regions or (FOREGROUND in names and len(names) > 1):
+            kind = "region" if FOREGROUND in self.regions else "label among others"
+            raise ValueError(f"a {kind} cannot be called {FOREGROUND!r}, the name of the mean over labels; rename it")
         strangers = [name for members in self.regions.values() for name in members if name not in names]
         strangers += [label.pair for label in self.labels if label.pair is not None and label.pair not in names]
         if strangers:

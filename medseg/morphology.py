@@ -68,15 +68,6 @@ def distance_to(mask: np.ndarray, spacing: Sequence[float] | np.ndarray) -> np.n
     return np.asarray(ndimage.distance_transform_edt(~mask.astype(bool, copy=False), sampling=_plain(spacing)))
 
 
-def signed_distance(mask: np.ndarray, spacing: Sequence[float] | np.ndarray) -> np.ndarray:
-    """Distance in mm to the nearest voxel of the other kind: positive outside the mask, negative inside, never 0.
-
-    Infinite everywhere for an empty mask, minus infinite for a full one.
-    """
-    inside = mask.astype(bool, copy=False)
-    return np.where(inside, -distance_to(~inside, spacing), distance_to(inside, spacing))
-
-
 def ball(radius_mm: float, spacing: Sequence[float] | np.ndarray) -> np.ndarray:
     """The structuring element of the voxels whose centres lie within the radius; odd sizes, at least one voxel."""
     reach = [int(np.floor(radius_mm / size + _ROUNDING)) for size in spacing]
@@ -88,11 +79,6 @@ def ball(radius_mm: float, spacing: Sequence[float] | np.ndarray) -> np.ndarray:
 def dilate(mask: np.ndarray, radius_mm: float, spacing: Sequence[float] | np.ndarray) -> np.ndarray:
     """The mask grown by a ball, at a cost that does not depend on the radius."""
     return distance_to(mask, spacing) <= radius_mm * (1 + _ROUNDING)
-
-
-def erode(mask: np.ndarray, radius_mm: float, spacing: Sequence[float] | np.ndarray) -> np.ndarray:
-    """The mask shrunk by a ball; unlike `surface`, the edge of the array does not eat into it."""
-    return ~dilate(~mask.astype(bool, copy=False), radius_mm, spacing)
 
 
 _ROUNDING = 1e-6  # relative: spacings come from headers in float32

@@ -5,16 +5,20 @@ from __future__ import annotations
 import json
 import secrets
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
 from pickle import UnpicklingError  # torch.load raises it; nothing here is unpickled
 from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
+
 from medseg.config import Settings, validate
 from medseg.data.manifest import DatasetInfo
 from medseg.errors import ConfigError, ModelError, WriteError
-from medseg.experiment import ExperimentConfig, check_laterality
+from medseg.experiment import ExperimentConfig, changed, check_laterality
+from medseg.geometry import Geometry
+from medseg.labels import LabelSet
 from medseg.reproducibility import weights_digest
 from medseg.volume import Segmentation, Volume
 
@@ -24,6 +28,11 @@ if TYPE_CHECKING:
     from medseg.inference.predictor import Predictor
 
 CARD, WEIGHTS = "model.json", "weights.pt"
+CHANGEABLE = ("inference", "metrics", "postprocessing")  # parts of an experiment that the weights do not depend on
+
+# Modalities of images, DICOM PS3.3 C.7.3.1.1.1, and what data sets call two of them.
+_MODALITIES = {code: code for code in ("CR", "CT", "DX", "MG", "MR", "NM", "OPT", "PT", "RF", "SM", "US", "XA", "XC")}
+_MODALITIES |= {"MRI": "MR", "PET": "PT"}
 
 
 class ModelCard(Settings):
@@ -53,22 +62,54 @@ class TrainedModel:
     def __init__(self, card: ModelCard, weights: Mapping[str, torch.Tensor]) -> None:
         self.card, self.weights = card, weights
 
-    def predictor(self, device: torch.device, experiment: ExperimentConfig | None = None) -> Predictor:
-        """A predictor on a device; `experiment` may change how inference is done, not what was trained."""
+    def adapted(self, assignments: Sequence[str]) -> TrainedModel:
+        """The same weights, used differently after assignments such as `inference.flips=[0]`.
+
+        Raises ConfigError where one names a part that the weights were made for: preprocessing, patch, network ...
+        """
+        for assignment in assignments:
+            part = assignment.partition("=")[0].strip().split(".")[0]
+            if part not in CHANGEABLE:
+                raise ConfigError(
+                    f"--set {assignment!r}: {part} is fixed once a model is trained; set keys of "
+                    f"{', '.join(CHANGEABLE)} only, or train a model of its own"
+                )
+        experiment = changed(self.card.experiment, list(assignments))
+        return TrainedModel(self.card.model_copy(update={"experiment": experiment}), self.weights)
+
+    def predictor(self, device: torch.device) -> Predictor:
+        """A predictor on a device.
+
+        Raises ConfigError for settings that do not fit the labels, ModelError for weights that do not fit the network.
+        """
         from medseg.inference.predictor import Predictor
 
-        config = experiment or self.card.experiment
-        labels = self.card.dataset.labels
+        config, labels = self.card.experiment, self.card.dataset.labels
         check_laterality(config, labels)
+        _check_postprocessing(config, labels)
         network = config.network.build(len(self.card.dataset.channels), labels.channels)
         try:
             network.load_state_dict(dict(self.weights))
         except RuntimeError as error:
             raise ModelError(
-                f"{self.card.title}: the weights do not fit network {config.network.name!r} as it is configured; leave "
-                "out --set network..., or copy the model folder again"
+                f"{self.card.title}: the weights do not fit network {config.network.name!r} as the card configures it; "
+                "copy the model folder again"
             ) from error
         return Predictor(network, labels, config.preprocessing, config.patch, config.inference, device)
+
+    def check_modality(self, volume: Volume) -> None:
+        """Raises ModelError where a DICOM image is of another modality than those that the channels are named after.
+
+        Channels with other names (T1, FLAIR) and files that tell no modality (NIfTI) say nothing, and pass.
+        """
+        channels = self.card.dataset.channels
+        trained = {_MODALITIES[name.upper()] for name in channels if name.upper() in _MODALITIES}
+        found = volume.provenance.modality
+        if found in _MODALITIES.values() and trained and found not in trained:
+            raise ModelError(
+                f"{volume.provenance.source}: its modality is {found}, the model was trained on {', '.join(channels)}; "
+                f"choose another series, or say with --modality {found} that this one is meant"
+            )
 
     def segment(self, volume: Volume, predictor: Predictor) -> Segmentation:
         """Predicts, post-processes, signs with the model's title. Raises ModelError where channels are missing."""
@@ -84,24 +125,49 @@ class TrainedModel:
         return segmentation
 
     def save(self, folder: Path) -> Path:
-        """Writes the folder in one move: it is there whole, or not at all. Raises WriteError."""
+        """Writes the folder in one move: whole, or what was there before stays. Raises WriteError."""
         import torch
 
         buffer = BytesIO()  # torch reports a full disk as a RuntimeError; written by us, it is an OSError
         torch.save(dict(self.weights), buffer)
-        temporary = folder.with_name(f".{folder.name}-{secrets.token_hex(6)}")
+        mark = secrets.token_hex(6)
+        fresh, old = folder.with_name(f".{folder.name}-{mark}"), folder.with_name(f".{folder.name}-{mark}-old")
         try:
-            temporary.mkdir(parents=True)
-            (temporary / WEIGHTS).write_bytes(buffer.getvalue())
-            (temporary / CARD).write_text(self.card.model_dump_json(indent=2) + "\n", encoding="utf-8")
-            if folder.exists():
-                shutil.rmtree(folder)
-            temporary.rename(folder)
+            fresh.mkdir(parents=True)
+            (fresh / WEIGHTS).write_bytes(buffer.getvalue())
+            (fresh / CARD).write_text(self.card.model_dump_json(indent=2) + "\n", encoding="utf-8")
+            _replace(folder, fresh, old)
         except OSError as error:
-            raise WriteError(f"{folder}: the model could not be written ({error.strerror}); free the disk") from error
+            raise WriteError(
+                f"{folder}: the model could not be written ({error.strerror}); "
+                "check the folder, its rights and its space"
+            ) from error
         finally:
-            shutil.rmtree(temporary, ignore_errors=True)
+            shutil.rmtree(fresh, ignore_errors=True)
+            shutil.rmtree(old, ignore_errors=True)
         return folder
+
+
+def _replace(folder: Path, fresh: Path, old: Path) -> None:
+    """Puts `fresh` in the place of `folder`, whose content goes to `old`, or comes back where that fails."""
+    had_one = folder.is_dir()
+    if had_one:
+        folder.rename(old)
+    try:
+        fresh.rename(folder)
+    except OSError:
+        if had_one:
+            old.rename(folder)
+        raise
+
+
+def _check_postprocessing(config: ExperimentConfig, labels: LabelSet) -> None:
+    """Does each step to one empty voxel, so that one which the labels contradict is refused before any work."""
+    shape = (1,) * len(config.patch.box)
+    array = np.zeros(shape, np.uint8) if labels.is_exclusive else np.zeros((len(labels.labels), *shape), bool)
+    nothing = Segmentation(array, Geometry.from_spacing(shape, (1.0,) * len(shape)), labels)
+    for step in config.postprocessing:
+        step.apply(nothing)
 
 
 def load_model(folder: Path) -> TrainedModel:

@@ -117,7 +117,8 @@ def evaluate(
     assignments: Assignments = None,
     data_root: DataRoot = None,
     output: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Folder for the scores; default: inside the model's.")
+        Path | None,
+        typer.Option(metavar="DIR", help="Folder for the scores; default: evaluation-DATASET-foldN beside the model."),
     ] = None,
     device: Device = "auto",
     as_json: Json = False,
@@ -127,16 +128,10 @@ def evaluate(
 
     def journey() -> object:
         from pipelines.evaluate import evaluate
+        from pipelines.model_use import ModelUse
 
-        return evaluate(
-            model=model,
-            manifest=manifest,
-            fold=fold,
-            assignments=assignments or [],
-            data_root=data_root,
-            output=output,
-            device=device,
-        )
+        use = ModelUse(model, tuple(assignments or ()), device)
+        return evaluate(model=use, manifest=manifest, fold=fold, data_root=data_root, output=output)
 
     perform(journey, as_json, verbose)
 
@@ -144,7 +139,9 @@ def evaluate(
 @app.command()
 def infer(
     model: Model,
-    inputs: Annotated[list[Path], typer.Argument(metavar="INPUT...", help="Images, or folders of DICOM studies.")],
+    inputs: Annotated[
+        list[Path], typer.Argument(metavar="INPUT...", help="Images, folders of images or of a DICOM study.")
+    ],
     output: Annotated[Path, typer.Option(metavar="DIR", help="Folder for the segmentations.")],
     formats: Annotated[
         list[str] | None, typer.Option("--format", metavar="NAME,...", help="nifti, dicom-seg, or both.")
@@ -153,7 +150,10 @@ def infer(
         list[str] | None,
         typer.Option(metavar="RULE", help="DICOM series to take: '*T1*' (description), or key=value; may be repeated."),
     ] = None,
-    modality: Annotated[str | None, typer.Option(metavar="CODE", help="Modality of the series: MR, CT, PT.")] = None,
+    modality: Annotated[
+        str | None,
+        typer.Option(metavar="CODE", help="Modality of the series: MR, CT, PT; it may be another than the model's."),
+    ] = None,
     assignments: Assignments = None,
     device: Device = "auto",
     as_json: Json = False,
@@ -163,17 +163,12 @@ def infer(
 
     def journey() -> object:
         from pipelines.infer import infer
+        from pipelines.model_use import ModelUse
+        from pipelines.sources import series_rule
 
-        return infer(
-            model=model,
-            inputs=inputs,
-            output=output,
-            formats=[name.strip() for given in formats or ["nifti"] for name in given.split(",") if name.strip()],
-            series=series or [],
-            modality=modality,
-            assignments=assignments or [],
-            device=device,
-        )
+        use = ModelUse(model, tuple(assignments or ()), device)
+        names = [name.strip() for given in formats or ["nifti"] for name in given.split(",") if name.strip()]
+        return infer(model=use, inputs=inputs, output=output, formats=names, rule=series_rule(series or [], modality))
 
     perform(journey, as_json, verbose)
 

@@ -17,7 +17,9 @@ def demo(output: Path, device: str) -> dict[str, Any]:
     if any(output_folder(output).iterdir()):
         raise ConfigError(f"--output {output} is not empty; name a new folder, or remove it")
     from medseg.experiment import read_experiment
+    from medseg.io.dicom.rule import SeriesRule
     from pipelines.infer import infer
+    from pipelines.model_use import ModelUse
     from pipelines.train import train_experiment
 
     console = Console()
@@ -29,7 +31,8 @@ def demo(output: Path, device: str) -> dict[str, Any]:
     experiment = read_experiment(find_config("demo"), [f"data.manifest={manifest.resolve()}"])
     trained = train_experiment(experiment, output / "data", output / "runs", device)
     console.say("3/3 segmenting the DICOM study")
-    found = infer(trained["model"], [study], output / "results", ["nifti", "dicom-seg"], ["*T1*"], "MR", [], device)
+    use, rule = ModelUse(trained["model"], device=device), SeriesRule(description="*T1*", modality="MR")
+    found = infer(use, [study], output / "results", ["nifti", "dicom-seg"], rule)
     dice = _dice_against_truth(output / "results" / f"{study.name}_label.nii.gz")
     console.say("")
     console.say("done; where to look:")

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from medseg.config import Catalogue, read_yaml, suggestion
+from medseg.data.manifest import DATASET
 from medseg.errors import ConfigError, MedsegError
 from pipelines.console import Console
-from pipelines.locations import MANIFEST_FILE, shipped_configs, shipped_manifests
+from pipelines.locations import shipped_configs, shipped_manifests
 
 
 class Entry(NamedTuple):
@@ -54,7 +55,7 @@ def _manifests() -> list[Entry]:
     entries = []
     for name, folder in shipped_manifests().items():
         try:
-            content = read_yaml(folder / MANIFEST_FILE)
+            content = read_yaml(folder / DATASET)
             description = str(content.get("description") or content.get("title") or "")
         except MedsegError as error:
             description = f"cannot be read: {error}"
@@ -63,24 +64,28 @@ def _manifests() -> list[Entry]:
 
 
 def _formats() -> list[Entry]:
-    return [Entry(*pair) for pair in FORMATS.items()]
+    """What is read, by the extensions of `medseg.io.formats`, and what `medseg infer --format` writes."""
+    from medseg.io.formats import EXTENSIONS
+    from pipelines.infer import FORMATS
 
+    read = {name: [one for one, of in EXTENSIONS.items() if of == name] for name in dict.fromkeys(EXTENSIONS.values())}
+    said = {name: [f"read: {', '.join(extensions)}"] for name, extensions in read.items()}
+    said["dicom"][0] += ", or a folder with a study"
+    for name, description in FORMATS.items():
+        said.setdefault(name, []).append(f"written: {description}")
+    return [Entry(name, "; ".join(parts)) for name, parts in said.items()]
 
-FORMATS = {
-    "nifti": "read and written: .nii, .nii.gz",
-    "nrrd": "read: .nrrd, .nhdr",
-    "metaimage": "read: .mha, .mhd",
-    "picture": "read: PNG and TIFF, 8 or 16 bit, grey or RGB",
-    "dicom": "read: a folder of single-frame series, or one file",
-    "dicom-seg": "written: DICOM Segmentation, BINARY, against the source series",
-}
 
 KINDS: dict[str, Callable[[], list[Entry]]] = {
     "networks": lambda: _from_catalogue("medseg.networks", "NETWORKS"),
     "losses": lambda: _from_catalogue("medseg.losses", "LOSSES"),
+    "optimizers": lambda: _from_catalogue("medseg.training.settings", "OPTIMIZERS"),
+    "schedules": lambda: _from_catalogue("medseg.training.settings", "SCHEDULES"),
+    "intensities": lambda: _from_catalogue("medseg.data.intensity", "INTENSITIES"),
     "transforms": lambda: _from_catalogue("medseg.data.augmentation", "AUGMENTATIONS"),
     "metrics": _metrics,
     "postprocessing": lambda: _from_catalogue("medseg.postprocessing", "POSTPROCESSING"),
+    "layouts": lambda: _from_catalogue("medseg.data.manifest_build", "LAYOUTS"),
     "configs": _configs,
     "manifests": _manifests,
     "formats": _formats,

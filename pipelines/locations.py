@@ -7,10 +7,10 @@ import os
 from pathlib import Path
 
 from medseg.config import suggestion
+from medseg.data.manifest import DATASET
 from medseg.errors import ConfigError
 
 CONFIG_SUFFIXES = (".yaml", ".yml")
-MANIFEST_FILE = "dataset.yaml"
 
 
 def shipped(kind: str) -> Path | None:
@@ -34,7 +34,7 @@ def shipped_configs() -> dict[str, Path]:
 def shipped_manifests() -> dict[str, Path]:
     """Name -> folder of each shipped manifest."""
     folder = shipped("data_manifests")
-    return {path.parent.name: path.parent for path in sorted(folder.glob(f"*/{MANIFEST_FILE}"))} if folder else {}
+    return {path.parent.name: path.parent for path in sorted(folder.glob(f"*/{DATASET}"))} if folder else {}
 
 
 def find_config(name: str) -> Path:
@@ -53,10 +53,10 @@ def find_config(name: str) -> Path:
 def find_manifest(name: str) -> Path:
     """The folder of a manifest, given its path, its dataset.yaml or the name of a shipped one. Raises ConfigError."""
     path = Path(name).expanduser()
-    if path.name == MANIFEST_FILE and path.is_file():
+    if path.name == DATASET and path.is_file():
         return path.parent
     known = shipped_manifests()
-    if (path / MANIFEST_FILE).is_file() or (path.is_dir() and name not in known):
+    if (path / DATASET).is_file() or (path.is_dir() and name not in known):
         return path
     if name in known:
         return known[name]

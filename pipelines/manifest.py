@@ -34,10 +34,11 @@ def build_command(
         Path | None, typer.Option(metavar="DIR", help="Folder to write; default: data_manifests/<name>.")
     ] = None,
     name: Annotated[str | None, typer.Option(help="Name of the data set; default: the folder's.")] = None,
-    folds: Annotated[int, typer.Option(metavar="N", help="Folds for validation, by patient; 0: none.")] = 5,
+    folds: Annotated[int, typer.Option(metavar="N", min=0, help="Folds for validation, by patient; 0: none.")] = 5,
     skip_unmatched: Annotated[
         bool, typer.Option("--skip-unmatched", help="Leave out files that cannot be paired or read, and list them.")
     ] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace a manifest that the folder holds.")] = False,
     assignments: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a setting of the layout.")
     ] = None,
@@ -47,10 +48,11 @@ def build_command(
     """Write dataset.yaml and cases.csv for a folder of images and labels."""
 
     def journey() -> object:
-        from medseg.data.manifest_build.assemble import BuildOptions
+        from medseg.data.manifest_build.assemble import BuildOptions, dataset_name
 
-        options = BuildOptions(name=name, folds=max(folds, 0), skip_unmatched=skip_unmatched)
-        return build(source, layout, output, options, assignments or [])
+        options = BuildOptions(name=name, folds=folds, skip_unmatched=skip_unmatched)
+        folder = output or Path("data_manifests") / dataset_name(source, options)
+        return build(source, _layout(source, layout, assignments or []), folder, options, force)
 
     perform(journey, as_json, verbose)
 
@@ -77,17 +79,18 @@ def check_command(
 
 
 def build(
-    source: Path, layout: str | None, output: Path | None, options: BuildOptions, assignments: Sequence[str]
+    source: Path, layout: LayoutConfig, folder: Path, options: BuildOptions, force: bool = False
 ) -> dict[str, object]:
-    """Builds and writes a manifest; returns what `--json` prints."""
-    from medseg.data.manifest import write_manifest
+    """Builds and writes a manifest, with `force` in place of one that is there; returns what `--json` prints."""
+    from medseg.data.manifest import refuse_overwriting, write_manifest
     from medseg.data.manifest_build.assemble import build_manifest
 
     console = Console()
-    chosen = _layout(source, layout, assignments)
+    if not force:
+        refuse_overwriting(folder)  # before hours of reading
     with console.progress(None, "cases read") as steps:
-        built = build_manifest(source, chosen, options, lambda done, total, case: steps.advance(note=f"of {total}"))
-    folder = write_manifest(built.manifest, output or Path("data_manifests") / built.manifest.dataset.name)
+        built = build_manifest(source, layout, options, lambda done, total, case: steps.advance(note=f"of {total}"))
+    write_manifest(built.manifest, folder, force)
     for note in built.notes:
         console.say(note)
     for skipped in built.skipped:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from medseg.data.dataset import Case
-from medseg.errors import DataError, ManifestError, MedsegError, ModelError
+from medseg.errors import DataError, ManifestError, MedsegError, ModelError, WriteError
 from medseg.evaluation import (
     CaseScores,
     FailedCase,
@@ -57,8 +57,12 @@ class Scoring:
         return Scores(self.labels, tuple(scored), tuple(failed), self.settings)
 
     def write(self, scores: Scores, cases: Sequence[Case], folder: Path, console: Console) -> Summary:
-        """Writes scores.csv, summary.json and pictures of the worst cases into `folder`, and prints the table."""
+        """Writes scores.csv, summary.json and pictures of the worst cases into `folder`, and prints the table.
+
+        Pictures of an earlier scoring into the same folder go first: none is left that the new scores do not rank.
+        """
         summary = summarise(scores)
+        _remove_pictures(folder)
         write_scores(folder, scores, summary)
         by_id = {case.id: case for case in cases}
         for rank, worst in enumerate(scores.worst_first()[:PICTURES], start=1):
@@ -73,6 +77,16 @@ class Scoring:
             table = case_table(scores, limit=len(scores.failed))
             console.table(table.headers, table.rows, title="cases that could not be scored")
         return summary
+
+
+def _remove_pictures(folder: Path) -> None:
+    for picture in sorted(folder.glob("worst_*.png")):
+        try:
+            picture.unlink()
+        except OSError as error:
+            raise WriteError(
+                f"{picture}: an earlier picture cannot be removed ({error.strerror}); check its rights"
+            ) from error
 
 
 def result_of(summary: Summary, folder: Path) -> dict[str, Any]:

@@ -74,18 +74,13 @@ def test_distance_to_nothing_is_infinite() -> None:
     assert np.isinf(morphology.distance_to(np.zeros((3, 3), dtype=bool), (1, 1))).all()
 
 
-def test_signed_distance_changes_sign_across_the_border_and_is_never_zero() -> None:
-    line = np.array([False, False, True, True, True, False])
-    assert morphology.signed_distance(line, [0.5]).tolist() == [1.0, 0.5, -0.5, -1.0, -0.5, 0.5]
-
-
-def test_signed_distance_agrees_with_simpleitk() -> None:
+def test_distance_agrees_with_simpleitk() -> None:
     mask = ndimage.binary_opening(random_mask((20, 18, 16), seed=2, share=0.7))
     image = sitk.GetImageFromArray(mask.transpose(2, 1, 0).astype(np.uint8))
     image.SetSpacing((1.0, 1.5, 2.5))
     outside = sitk.SignedMaurerDistanceMap(image, squaredDistance=False, useImageSpacing=True)
     reference = sitk.GetArrayFromImage(outside).transpose(2, 1, 0)  # to the nearest border voxel of the mask
-    ours = morphology.signed_distance(mask, (1.0, 1.5, 2.5))
+    ours = morphology.distance_to(mask, (1.0, 1.5, 2.5))
     assert ours[~mask] == pytest.approx(reference[~mask], rel=1e-5)
 
 
@@ -97,12 +92,10 @@ def test_a_ball_holds_the_centres_within_its_radius() -> None:
 
 
 @pytest.mark.parametrize("spacing", [(1.0, 1.0, 1.0), (0.8, 1.2, 2.5)])
-def test_dilation_and_erosion_are_those_by_a_ball(spacing: tuple[float, ...]) -> None:
+def test_dilation_is_that_by_a_ball(spacing: tuple[float, ...]) -> None:
     mask = random_mask((16, 15, 14), seed=3, share=0.02)
     element = morphology.ball(3.0, spacing)
     np.testing.assert_array_equal(morphology.dilate(mask, 3.0, spacing), ndimage.binary_dilation(mask, element))
-    eroded = ndimage.binary_erosion(~mask, element, border_value=1)
-    np.testing.assert_array_equal(morphology.erode(~mask, 3.0, spacing), eroded)
 
 
 def test_only_enclosed_background_is_filled() -> None:

@@ -5,6 +5,7 @@ Geometry moves image and label together (linear and nearest), intensity changes 
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -37,9 +38,9 @@ class AugmentationConfig(NamedSettings):
 
     probability: Probability = 0.5
 
+    @abstractmethod
     def build(self, dims: int) -> list[Any]:
         """MONAI dictionary transforms for patches of `dims` spatial dimensions."""
-        raise TypeError(f"{type(self).__name__} does not say how it is built")
 
 
 class Flip(AugmentationConfig):

@@ -20,7 +20,12 @@ _NOT_TYPED = 0.8  # a column nearer than this to a known name is taken for a sli
 
 def read_table(path: Path, dataset: DatasetInfo) -> tuple[Case, ...]:
     """The cases that a cases.csv lists. Raises ManifestError that names line, value and fix, several at once."""
-    rows = _rows(path)
+    return parse_table(_text(path), path, dataset)
+
+
+def parse_table(text: str, path: Path, dataset: DatasetInfo) -> tuple[Case, ...]:
+    """The cases in the text of a cases.csv; `path` is what messages call it. Raises ManifestError as `read_table`."""
+    rows = _rows(text, path)
     if not rows:
         raise ManifestError(f"{path}: is empty; its first line must be {','.join(header(dataset.channels))}")
     images = _image_columns(path, rows[0][1], dataset)
@@ -75,14 +80,17 @@ def header(channels: Sequence[str]) -> list[str]:
     return [*_FIXED, *images, "label", *[f"{name}_sha256" for name in images], "label_sha256"]
 
 
-def _rows(path: Path) -> list[tuple[int, list[str]]]:
-    """The non-blank rows with their line numbers."""
+def _text(path: Path) -> str:
     try:
-        text = path.read_bytes().decode("utf-8-sig")
+        return path.read_bytes().decode("utf-8-sig")
     except OSError as error:
         raise ManifestError(f"{path}: cannot be read ({error.strerror}); give the folder of a manifest") from error
     except UnicodeDecodeError as error:
         raise ManifestError(f"{path}: is not text in UTF-8 (byte {error.start}); save it as UTF-8") from error
+
+
+def _rows(text: str, path: Path) -> list[tuple[int, list[str]]]:
+    """The non-blank rows with their line numbers."""
     if "\0" in text:
         line = text[: text.index("\0")].count("\n") + 1
         raise ManifestError(f"{path}: line {line} holds a NUL byte, so it is no text; restore the file")
@@ -165,7 +173,7 @@ def _shared_patients(cases: Sequence[Case], lines: Mapping[str, int]) -> list[st
         if other.fold != case.fold:
             folds = [f"fold {one.fold}" if one.fold is not None else "no fold" for one in (other, case)]
             problems.append(
-                f"line {lines[case.id]}: patient {case.patient!r} is in {folds[1]}, but in {folds[0]} on line "
-                f"{lines[other.id]}; keep a patient's cases in one fold"
+                f"line {lines[case.id]}: patient {case.patient!r} is in {folds[1]} (case {case.id}), but in {folds[0]} "
+                f"on line {lines[other.id]} (case {other.id}); keep a patient's cases in one fold"
             )
     return problems

@@ -34,11 +34,11 @@ def read_case(manifest: Manifest, case: Case, data_root: Path, verify: bool = Fa
     paths = [existing(case, path, data_root) for path, _ in case.files]
     volumes = [read_image(path) for path in paths[: len(case.images)]]
     label = read_label(paths[-1], manifest.dataset.labels) if case.label is not None else None
-    if verify:
-        verify_digests(case, volumes, label)
     image = _together(manifest, case, volumes)
     if label is not None and not image.geometry.matches(label.geometry):
         raise GeometryError(label_mismatch(case, image.geometry, label.geometry))
+    if verify:  # last: that a file changed says less than how it does not fit
+        verify_digests(case, volumes, label)
     return CaseData(case, image, label)
 
 
@@ -67,9 +67,7 @@ def label_mismatch(case: Case, image: Geometry, label: Geometry) -> str:
     """What to say where a label is not on its image's grid."""
     shift = ""
     if image.shape == label.shape and image.unit == label.unit:
-        corners = (
-            np.array(np.meshgrid(*[(0, size - 1) for size in image.shape])).reshape(image.dims, -1).T.astype(float)
-        )
+        corners = image.corners()
         apart = np.linalg.norm(image.world(corners) - label.world(corners), axis=1).max()
         shift = f", corners up to {apart:.3g} {image.unit} apart"
     return (
@@ -126,6 +124,5 @@ def _overlap(one: Geometry, other: Geometry) -> bool:
     """Whether the boxes of two grids meet, seen in the indices of the second."""
     if one.unit != other.unit or one.dims != other.dims:
         return False
-    corners = np.array(np.meshgrid(*[(-0.5, size - 0.5) for size in one.shape])).reshape(one.dims, -1).T
-    seen = other.index(one.world(corners))
+    seen = other.index(one.world(one.corners(margin=0.5)))
     return bool((seen.max(axis=0) > -0.5).all() and (seen.min(axis=0) < np.array(other.shape) - 0.5).all())

@@ -5,22 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
-ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha", ".mhd", ".png", ".tiff", ".tif")
+from medseg.io.formats import is_image_file, stem_of
+
 _JUNK = ("thumbs.db", "desktop.ini", "__macosx")
 
 
 def stem(path: str) -> str:
     """The file's name without its ending, `.nii.gz` being one."""
-    name = PurePosixPath(path).name
-    for ending in ENDINGS:
-        if name.lower().endswith(ending):
-            return name[: -len(ending)]
-    return PurePosixPath(name).stem
+    return stem_of(PurePosixPath(path))
 
 
 def is_image(path: str) -> bool:
     """Whether the ending is one of an image format that a manifest can list as a file."""
-    return path.lower().endswith(ENDINGS)
+    return is_image_file(PurePosixPath(path))
 
 
 def is_junk(path: str) -> bool:

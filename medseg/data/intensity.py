@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Literal, TypeVar
@@ -10,6 +11,7 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from medseg.config import Catalogue, NamedSettings
+from medseg.errors import DataError
 
 A = TypeVar("A")
 
@@ -30,11 +32,11 @@ class Scale:
 class IntensityConfig(NamedSettings):
     """One step for the channels named by index (all when empty)."""
 
-    channels: tuple[int, ...] = ()
+    channels: tuple[Annotated[int, Field(ge=0)], ...] = ()
 
+    @abstractmethod
     def measure(self, values: np.ndarray) -> Scale:
         """The map for one channel, from all its values on the source grid."""
-        raise TypeError(f"{type(self).__name__} does not say how it measures")
 
 
 class ZScore(IntensityConfig):
@@ -89,7 +91,11 @@ Intensity = Annotated[IntensityConfig, INTENSITIES]
 
 
 def measure_scales(image: np.ndarray, steps: Sequence[IntensityConfig]) -> list[list[Scale]]:
-    """The maps of each channel of `(C, *S)`, in order; each step is measured on the result of the one before."""
+    """The maps of each channel of `(C, *S)`, in order; each step is measured on the result of the one before.
+
+    Raises DataError where a step names a channel that the image does not have.
+    """
+    refuse_absent_channels(steps, len(image), "the image")
     scales: list[list[Scale]] = []
     for index, channel in enumerate(image):
         values, chain = channel.astype(np.float32), []
@@ -99,3 +105,14 @@ def measure_scales(image: np.ndarray, steps: Sequence[IntensityConfig]) -> list[
                 values = chain[-1](values)
         scales.append(chain)
     return scales
+
+
+def refuse_absent_channels(steps: Sequence[IntensityConfig], count: int, where: str) -> None:
+    """Raises DataError where a step names a channel that an image of `count` channels does not have."""
+    for position, step in enumerate(steps):
+        absent = [index for index in step.channels if index >= count]
+        if absent:
+            raise DataError(
+                f"{where}: intensity.{position} ({step.name}) names channels {absent}, but there are {count}, numbered "
+                f"from 0; correct preprocessing.intensity.{position}.channels"
+            )

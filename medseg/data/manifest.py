@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 
 from medseg.config import read_yaml, suggestion, validate
-from medseg.data.case_table import read_table, table_text
+from medseg.data.case_table import parse_table, read_table, table_text
 from medseg.data.dataset import Case, DatasetInfo, Download, case_id_problem, inside, path_problem
 from medseg.data.folds import assign_folds
 from medseg.data.msd import read_index
@@ -114,19 +114,41 @@ def read_manifest(folder: Path, data_root: Path | None = None) -> Manifest:
     return Manifest(dataset, tuple(sorted(cases, key=lambda case: case.id)), folder)
 
 
-def write_manifest(manifest: Manifest, folder: Path | None = None) -> Path:
-    """Writes dataset.yaml and cases.csv, each whole or not at all; returns the folder."""
+def write_manifest(manifest: Manifest, folder: Path | None = None, force: bool = False) -> Path:
+    """Writes dataset.yaml and cases.csv, each whole or not at all; returns the folder.
+
+    Raises ManifestError where the cases could not be read again, ConfigError where the folder holds a manifest
+    already, unless `force`.
+    """
     folder = manifest.folder if folder is None else folder
+    if not force:
+        refuse_overwriting(folder)
+    table = table_text(manifest.dataset, manifest.cases)
+    if manifest.dataset.layout == "table":
+        try:
+            parse_table(table, folder / CASES, manifest.dataset)
+        except ManifestError as error:
+            raise ManifestError(f"nothing is written, the manifest could not be read: {error}") from error
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise WriteError(f"{folder}: cannot be made ({error.strerror}); choose another folder") from error
     if manifest.dataset.layout == "table":
-        atomic_write_text(folder / CASES, table_text(manifest.dataset, manifest.cases))
+        atomic_write_text(folder / CASES, table)
     content = manifest.dataset.model_dump(mode="json", exclude_defaults=True)
     text = yaml.safe_dump({"schema_version": 1, **content}, sort_keys=False, allow_unicode=True, width=110)
     atomic_write_text(folder / DATASET, text)
     return folder
+
+
+def refuse_overwriting(folder: Path) -> None:
+    """Raises ConfigError where a folder holds a manifest, which somebody may have completed by hand."""
+    held = [name for name in (DATASET, CASES) if (folder / name).exists()]
+    if held:
+        raise ConfigError(
+            f"{folder}: holds {' and '.join(held)} already; choose another folder with --output, or replace the "
+            "manifest with --force"
+        )
 
 
 def _cases_of_msd(folder: Path, data_root: Path | None) -> tuple[Case, ...]:

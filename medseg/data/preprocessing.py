@@ -10,7 +10,7 @@ import numpy as np
 from pydantic import Field, field_validator
 
 from medseg.config import Settings
-from medseg.data.intensity import Intensity, ZScore
+from medseg.data.intensity import Intensity, ZScore, refuse_absent_channels
 from medseg.errors import DataError, GeometryError
 from medseg.geometry import Geometry
 from medseg.volume import Segmentation, Volume
@@ -65,13 +65,15 @@ class Prepared:
 def prepare(volume: Volume, settings: Preprocessing, label: Segmentation | None = None) -> Prepared:
     """Runs the steps on a whole array with MONAI's dictionary transforms.
 
-    Raises GeometryError where label and image lie on different grids, DataError where a crop leaves nothing.
+    Raises GeometryError where label and image lie on different grids, DataError where a crop leaves nothing or an
+    intensity step names a channel that the image does not have.
     """
     if label is not None and not label.geometry.matches(volume.geometry):
         raise GeometryError(
             f"{label.provenance.source}: label grid ({label.geometry.describe()}) is not the image's "
             f"({volume.geometry.describe()}); resample the label onto the image"
         )
+    refuse_absent_channels(settings.intensity, volume.channels, volume.provenance.source)
     case: Mapping[Hashable, Any] = as_monai(volume, label)
     case = preprocessing_transforms(settings, volume.geometry.dims, with_label=label is not None)(case)
     image: MetaTensor = case["image"]
@@ -120,7 +122,7 @@ def as_monai(volume: Volume, label: Segmentation | None = None) -> dict[Hashable
     import torch
     from monai.data import MetaTensor
 
-    affine = torch.from_numpy(_embed(volume.geometry.affine))
+    affine = torch.from_numpy(volume.geometry.affine_4x4)
     case: dict[Hashable, Any] = {"image": MetaTensor(torch.from_numpy(volume.array.astype(np.float32)), affine=affine)}
     if label is not None:
         array = label.array[None] if label.labels.is_exclusive else label.array
@@ -132,21 +134,10 @@ def _plain(tensor: Any) -> np.ndarray:
     return np.ascontiguousarray(tensor.as_tensor().numpy())
 
 
-def _embed(affine: np.ndarray) -> np.ndarray:
-    """A 2D affine (3 x 3) as MONAI's 4 x 4; a 3D one as it is."""
-    if affine.shape == (4, 4):
-        return affine.copy()
-    whole = np.eye(4)
-    whole[:2, :2], whole[:2, 3] = affine[:2, :2], affine[:2, 2]
-    return whole
-
-
 def _geometry_of(image: MetaTensor, source: Geometry) -> Geometry:
     affine = image.affine.numpy().astype(np.float64)
-    if source.dims == 2:
-        flat = np.eye(3)
-        flat[:2, :2], flat[:2, 2] = affine[:2, :2], affine[:2, 3]
-        affine = flat
+    kept = [*range(source.dims), 3]
+    affine = affine[np.ix_(kept, kept)]
     return Geometry(tuple(image.shape[1:]), affine, source.unit)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gzip
 import zlib
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from medseg.errors import ReadError
 
@@ -49,10 +49,21 @@ KNOWN = "NIfTI (.nii, .nii.gz, .hdr with .img), NRRD, MetaImage (.mha, .mhd), PN
 GZIP_MAGIC = b"\x1f\x8b"
 
 
-def extension_of(path: Path) -> str | None:
+def extension_of(path: PurePath) -> str | None:
     """The known extension that a file name ends with, capitals or not."""
     name = path.name.lower()
     return next((extension for extension in EXTENSIONS if name.endswith(extension)), None)
+
+
+def stem_of(path: PurePath) -> str:
+    """The file's name without its extension, one of two parts such as `.nii.gz` being one."""
+    return path.name[: -len(extension_of(path) or path.suffix) or None]
+
+
+def is_image_file(path: PurePath) -> bool:
+    """Whether a file is an image by itself, told by its name: no slice of a DICOM series, no voxels of a .hdr file."""
+    extension = extension_of(path)
+    return extension is not None and EXTENSIONS[extension] != "dicom" and not extension.startswith(".img")
 
 
 def format_of(path: Path) -> str:

@@ -50,7 +50,7 @@ class VolumeReader(ImageReader):
         for other in volumes[1:]:
             _require_one_grid(first, other)
         array = np.concatenate([volume.array for volume in volumes]) if len(volumes) > 1 else first.array
-        affine = _four_by_four(first)
+        affine = first.geometry.affine_4x4
         metadata: dict[str, Any] = {
             MetaKeys.AFFINE: affine,
             MetaKeys.ORIGINAL_AFFINE: affine.copy(),
@@ -67,11 +67,3 @@ def _require_one_grid(first: Volume, other: Volume) -> None:
             f"{other.provenance.source}: its grid ({other.geometry.describe()}) is not that of "
             f"{first.provenance.source} ({first.geometry.describe()}); resample it first"
         )
-
-
-def _four_by_four(volume: Volume) -> np.ndarray:
-    if volume.geometry.dims == 3:
-        return np.array(volume.geometry.affine)
-    affine = np.eye(4)
-    affine[np.ix_([0, 1, 3], [0, 1, 3])] = volume.geometry.affine
-    return affine

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from medseg.errors import ConfigError
-from medseg.geometry import Geometry
 from medseg.io.atomic import atomic_path
 from medseg.io.checks import smallest_integer
 from medseg.volume import Segmentation, Volume
@@ -50,7 +49,7 @@ def _image(value: Volume | Segmentation) -> nibabel.Nifti1Image:
 
     array = _channels_last(value)
     kind = nibabel.Nifti1Image if max(array.shape) <= _NIFTI1_LONGEST_AXIS else nibabel.Nifti2Image
-    affine = _affine(value.geometry)
+    affine = value.geometry.affine_4x4
     image = kind(array, affine, dtype=array.dtype)
     image.header.set_sform(affine, _SCANNER)
     image.header.set_qform(affine, 0 if value.geometry.is_sheared else _SCANNER, strip_shears=True)
@@ -74,15 +73,6 @@ def _channels_last(value: Volume | Segmentation) -> np.ndarray:
         return array[0]
     last = np.moveaxis(array, 0, -1)
     return last[:, :, np.newaxis, :] if value.geometry.dims == 2 else last
-
-
-def _affine(geometry: Geometry) -> np.ndarray:
-    """4 x 4; a 2D grid lies in the plane z = 0 with slices of 1 mm."""
-    if geometry.dims == 3:
-        return np.array(geometry.affine)
-    affine = np.eye(4)
-    affine[np.ix_([0, 1, 3], [0, 1, 3])] = geometry.affine
-    return affine
 
 
 def _description(value: Volume | Segmentation) -> bytes:

@@ -1,5 +1,7 @@
 """Contracts over the catalogue of augmentations: geometry moves both, intensity the image alone, the seed decides."""
 
+from typing import Literal
+
 import numpy as np
 import pytest
 import torch
@@ -82,3 +84,11 @@ def test_resized_crop_magnifies() -> None:
         after = transform({"image": image, "label": torch.zeros_like(image)})
     step = (after["image"][0, 0, 1:] - after["image"][0, 0, :-1])[2:-2]
     assert torch.allclose(step, torch.full_like(step, 0.5), atol=1e-3)  # half the box, twice the size
+
+
+def test_an_augmentation_must_say_how_it_is_built() -> None:
+    class Nameless(AugmentationConfig):
+        name: Literal["nameless"] = "nameless"
+
+    with pytest.raises(TypeError, match="abstract"):
+        Nameless()  # type: ignore[abstract]

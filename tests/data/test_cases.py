@@ -162,3 +162,10 @@ class TestDigests:
         read_case(_manifest(case, "MR"), case, root)
         with pytest.raises(ManifestError, match=r"case a: voxels or affine of label\.nii\.gz changed"):
             read_case(_manifest(case, "MR"), case, root, verify=True)
+
+    def test_verification_says_how_a_changed_label_does_not_fit(self, root: Path) -> None:
+        image, label = self._digests(root)
+        case = Case("a", "a", 0, ("fine.nii.gz",), "label.nii.gz", (image,), label)
+        _write(root / "label.nii.gz", np.ones((8, 8, 8), np.uint8), origin=3.0)
+        with pytest.raises(GeometryError, match=r"5\.2 mm apart; resample"):
+            read_case(_manifest(case, "MR"), case, root, verify=True)

@@ -24,7 +24,8 @@ DIGEST = "0" * 64
 
 def _folder(tmp_path: Path, text: str | bytes, dataset: DatasetInfo = DATASET) -> Path:
     """A manifest folder with this cases.csv."""
-    folder = write_manifest(Manifest(dataset, (), tmp_path / "manifest"))
+    case = Case("c", "c", None, ("c.nii.gz",), None)
+    folder = write_manifest(Manifest(dataset, (case,), tmp_path / "manifest"), force=True)
     (folder / "cases.csv").write_bytes(text.encode() if isinstance(text, str) else text)
     return folder
 
@@ -251,3 +252,37 @@ def test_wrong_index_of_the_official_layout_is_refused(tmp_path: Path, text: str
     (tmp_path / "dataset.json").write_text(text)
     with pytest.raises(ManifestError, match=expected):
         read_manifest(REPOSITORY / "data_manifests" / "task04_hippocampus", tmp_path)
+
+
+def test_a_manifest_that_is_there_is_replaced_by_force_alone(tmp_path: Path) -> None:
+    case = Case("a", "a", None, ("a.nii",), "l.nii")
+    folder = write_manifest(Manifest(DATASET, (case,), tmp_path / "m"))
+    by_hand = (folder / "dataset.yaml").read_text().replace("made here", "completed by hand")
+    (folder / "dataset.yaml").write_text(by_hand)
+    with pytest.raises(ConfigError, match=r"holds dataset\.yaml and cases\.csv already; .* --force"):
+        write_manifest(Manifest(DATASET, (case,), folder))
+    assert (folder / "dataset.yaml").read_text() == by_hand
+    write_manifest(Manifest(DATASET, (case,), folder), force=True)
+    assert "made here" in (folder / "dataset.yaml").read_text()
+
+
+@pytest.mark.parametrize(
+    ("cases", "message"),
+    [
+        (
+            [("a", "p", 0), ("b", "p", None)],
+            r"patient 'p' is in no fold \(case b\), but in fold 0 on line 2 \(case a\)",
+        ),
+        ([("a", "p", 0), ("a", "q", 0)], "case_id 'a' is on line 2 too"),
+        ([("a", "", 0)], "patient_id is empty"),
+        ([("a/b", "p", 0)], "cannot name a file"),
+        ([], "has a header and no case"),
+    ],
+)
+def test_a_manifest_that_could_not_be_read_is_not_written(
+    tmp_path: Path, cases: list[tuple[str, str, int | None]], message: str
+) -> None:
+    listed = tuple(Case(name, patient, fold, ("i.nii",), "l.nii") for name, patient, fold in cases)
+    with pytest.raises(ManifestError, match=rf"nothing is written, .*{message}"):
+        write_manifest(Manifest(DATASET, listed, tmp_path / "m"))
+    assert not (tmp_path / "m").exists()

@@ -14,11 +14,13 @@ from PIL import Image
 
 from medseg.config import validate
 from medseg.data.cases import read_case
+from medseg.data.file_names import is_image, stem
 from medseg.data.label_form import label_form_problem, read_label_values
 from medseg.data.manifest import Manifest, read_manifest, write_manifest
 from medseg.data.manifest_build import LAYOUTS
 from medseg.data.manifest_build.assemble import BuildOptions, BuildResult, build_manifest, detect_layout
 from medseg.errors import ManifestError
+from medseg.io.formats import EXTENSIONS
 
 
 def _nifti(path: Path, values: Sequence[int] = (), shape: tuple[int, ...] = (4, 5, 6), dtype: type = np.int16) -> None:
@@ -407,3 +409,20 @@ class TestRealData:
         result = _build(source, "folders", folds=0, channels=contrasts, label_suffix="_seg-manual")
         assert result.manifest.dataset.channels == tuple(contrasts)
         assert any("T2w_seg-manual" in note for note in result.notes)
+
+
+def test_every_format_that_can_be_read_can_be_listed(tmp_path: Path) -> None:
+    """One table of extensions: what `medseg.io.formats` lists is found here, but slices and halves of pairs."""
+    listed = {one for one in EXTENSIONS if is_image(f"images/a{one}")}
+    assert listed == set(EXTENSIONS) - {".dcm", ".dicom", ".img", ".img.gz"}
+    assert {stem(f"images/a.b{one}") for one in EXTENSIONS} == {"a.b"}
+    assert (stem("A.NII.GZ"), stem("notes.txt"), stem("README"), stem("a.b")) == ("A", "notes", "README", "a")
+    pixels = np.arange(64, dtype=np.uint8).reshape(8, 8)
+    for name, suffix, array in (("images", ".jpg", pixels), ("labels", ".bmp", (pixels > 30).astype(np.uint8))):
+        (tmp_path / name).mkdir()
+        for case in "ab":
+            Image.fromarray(array + (0 if case == "a" or name == "labels" else 9)).save(
+                tmp_path / name / (case + suffix)
+            )
+    manifest = _build(tmp_path, folds=0).manifest
+    assert [case.images for case in manifest.cases] == [("images/a.jpg",), ("images/b.jpg",)]

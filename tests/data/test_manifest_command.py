@@ -72,3 +72,37 @@ def test_wrong_setting_is_a_mistake_of_use(source: Path, arguments: list[str], e
     refused = CliRunner().invoke(app, ["build", str(source), *arguments])
     assert refused.exit_code == 2
     assert expected in refused.stderr
+
+
+def test_a_manifest_completed_by_hand_survives_another_build(source: Path, tmp_path: Path) -> None:
+    arguments = ["build", str(source), "--output", str(tmp_path / "manifest"), "--folds", "3"]
+    assert CliRunner().invoke(app, arguments).exit_code == 0
+    path = tmp_path / "manifest" / "dataset.yaml"
+    path.write_text(path.read_text().replace("licence: unknown", "licence: CC0-1.0"))
+    refused = CliRunner().invoke(app, arguments)
+    assert refused.exit_code == 2
+    assert "--force" in refused.stderr
+    assert "CC0-1.0" in path.read_text()
+    assert CliRunner().invoke(app, [*arguments, "--force"]).exit_code == 0
+    assert "CC0-1.0" not in path.read_text()
+
+
+def test_a_patient_in_train_and_val_is_refused_before_writing(source: Path, tmp_path: Path) -> None:
+    for name in ("images", "labels"):
+        for part in ("train", "val"):
+            (source / name / part).mkdir()
+        (source / name / "c0.nii.gz").rename(source / name / "train" / "p1_a.nii.gz")
+        (source / name / "c1.nii.gz").rename(source / name / "val" / "p1_b.nii.gz")
+        (source / name / "c2.nii.gz").rename(source / name / "train" / "p2_a.nii.gz")
+    output = tmp_path / "manifest"
+    refused = CliRunner().invoke(app, ["build", str(source), "--output", str(output), "--set", "patient=(p.)_"])
+    assert refused.exit_code == 1
+    assert "patient 'p1' is in fold 0 (case p1_b), but in no fold" in refused.stderr
+    assert not output.exists()
+
+
+def test_folds_below_0_are_a_mistake_of_use(source: Path, tmp_path: Path) -> None:
+    refused = CliRunner().invoke(app, ["build", str(source), "--output", str(tmp_path / "m"), "--folds", "-3"])
+    assert refused.exit_code == 2
+    assert "--folds" in refused.stderr
+    assert not (tmp_path / "m").exists()

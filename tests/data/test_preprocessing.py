@@ -1,16 +1,18 @@
 """The deterministic steps: statistics of the source, one grid map, point-wise intensity."""
 
+from typing import Literal
+
 import nibabel
 import numpy as np
 import pytest
 
 from medseg.config import validate
-from medseg.data.intensity import Percentile, Window, ZScore, measure_scales
+from medseg.data.intensity import IntensityConfig, Percentile, Window, ZScore, measure_scales
 from medseg.data.preprocessing import CropForeground, Preprocessing, prepare
-from medseg.errors import ConfigError, GeometryError
+from medseg.errors import ConfigError, DataError, GeometryError
 from medseg.geometry import Geometry
 from medseg.labels import Label, LabelSet
-from medseg.volume import Segmentation, Volume
+from medseg.volume import Provenance, Segmentation, Volume
 
 LABELS = LabelSet(labels=(Label(name="cube", value=1),))
 
@@ -133,3 +135,22 @@ def test_pictures_pass_without_orientation() -> None:
 def test_wrong_settings_are_refused_with_the_fix(settings: dict, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         validate(Preprocessing, settings, "test.yaml")
+
+
+def test_an_intensity_step_must_say_how_it_measures() -> None:
+    class Nameless(IntensityConfig):
+        name: Literal["nameless"] = "nameless"
+
+    with pytest.raises(TypeError, match="abstract"):
+        Nameless()  # type: ignore[abstract]
+
+
+def test_intensity_of_an_absent_channel_is_refused() -> None:
+    volume, _ = phantom()
+    named = Volume(volume.array, volume.geometry, Provenance("a.nii.gz"))
+    with pytest.raises(DataError, match=r"a\.nii\.gz: intensity\.1 \(window\) names channels \[5\], but there are 1"):
+        prepare(named, Preprocessing(intensity=(ZScore(), Window(channels=(0, 5)))))
+    with pytest.raises(DataError, match="names channels"):
+        measure_scales(volume.array, [ZScore(channels=(1,))])
+    with pytest.raises(ConfigError, match=r"intensity\.0\.z_score\.channels\.0: -1 is refused"):
+        validate(Preprocessing, {"intensity": [{"name": "z_score", "channels": [-1]}]}, "here")

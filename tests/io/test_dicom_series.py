@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import subprocess
 import sys
@@ -203,3 +204,51 @@ def test_description_of_many_lines_is_shown_on_one(tmp_path: Path) -> None:
     edit(write_series(volume(2), tmp_path), SeriesDescription="one\x0btwo\x1b[31m")
     described = scan_series(tmp_path)[0].describe()
     assert described.isprintable()
+
+
+def _without_preamble(path: Path, form: str) -> bytes:
+    """A DICOM file whose first 132 bytes are lost, or one of the data set alone, in either encoding."""
+    if form == "lost":
+        return path.read_bytes()[132:]
+    dataset = pydicom.dcmread(path)
+    if form == "implicit":
+        dataset.file_meta.TransferSyntaxUID = pydicom.uid.ImplicitVRLittleEndian
+    dataset.SpecificCharacterSet = "ISO_IR 100"
+    buffer = io.BytesIO()
+    pydicom.dcmwrite(buffer, dataset, implicit_vr=form == "implicit", little_endian=True)
+    whole = buffer.getvalue()
+    return whole[whole.index(b"\x08\x00\x05\x00") :]
+
+
+@pytest.mark.parametrize("form", ["lost", "explicit", "implicit"])
+def test_files_without_preamble_are_refused_aloud(tmp_path: Path, form: str) -> None:
+    for path in write_series(volume(3), tmp_path):
+        path.write_bytes(_without_preamble(path, form))
+    refused = scan(tmp_path).refused
+    assert [one.is_dicom for one in refused] == [True] * 3
+    with pytest.raises(DicomError, match=r"holds no image series .* lacks the preamble .* dcmconv \(and 2 more"):
+        select_series(scan_series(tmp_path), None, str(tmp_path))
+
+
+def test_one_slice_without_preamble_is_noted_beside_its_series(tmp_path: Path) -> None:
+    paths = write_series(volume(4), tmp_path)
+    paths[-1].write_bytes(_without_preamble(paths[-1], "lost"))
+    found = scan(tmp_path)
+    assert len(found.refused) == 1
+    assert paths[-1].name in str(found.series[0].notes)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"\x08\x00",
+        b"\x08\x00\x05\x00",
+        b"\x08\x00" * 600,
+        b"\x02\x00\x03\x00" + bytes(500),
+        b"subject,age\n1,50\n",
+    ],
+)
+def test_other_files_are_not_taken_for_dicom(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "other").write_bytes(content)
+    assert [one.is_dicom for one in scan(tmp_path).refused] == [False]

@@ -237,7 +237,12 @@ CONFIGS = [
     Bad("no_such_gpu", lambda p: p.train(p.config(), "--device", "cuda:99"), ("cuda:99", "choose auto or cpu"), 2),
     Bad("format", lambda p: p.infer("x.nii", more=["--format", "niftii"]), ("'niftii'", "'nifti'"), 2),
     Bad("infer_set", lambda p: p.infer(good(p), more=["--set", "inference.flip=[0]"]), ("inference.flip", "flips"), 2),
-    Bad("infer_network", lambda p: p.infer(good(p), more=["--set", "network.channels=[8, 8]"]), ("'unet'", "--set")),
+    Bad(
+        "infer_network",
+        lambda p: p.infer(good(p), more=["--set", "network.channels=[8, 8]"]),
+        ("network", "fixed once a model is trained"),
+        2,
+    ),
     Bad("fp16_on_cpu", lambda p: p.infer(good(p), more=["--set", "inference.precision=fp16"]), ("fp16", "auto"), 2),
     Bad("demo_in_file", lambda p: ["demo", "--output", str(p.bytes("f", b""))], ("--output", "/f", "folder"), 2),
     Bad("no_run", lambda p: ["resume", str(p.folder)], ("run.json", "runs/")),
@@ -831,7 +836,7 @@ def test_no_file_of_the_bad_ones_stops_the_others(
     folder: str, place: Place, real_data: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     files = sorted(path for path in (real_data / folder).rglob("*") if path.is_file() and path.suffix != ".md")
-    quick = ["--set", "patch.size=[96, 96, 96]", "--set", "inference.overlap=0"]
+    quick = ["--set", "inference.overlap=0"]
     code, _, _ = answer(place.infer(*files, more=quick), monkeypatch, capsys)
     assert code == 1
     record = json.loads((place.out / "inference.json").read_text())

@@ -20,12 +20,13 @@ from PIL import Image
 from medseg.data.dataset import Case, DatasetInfo
 from medseg.data.manifest import Manifest, write_manifest
 from medseg.data.phantoms import PHANTOM_LABELS, phantom
-from medseg.errors import ConfigError, DataError, TrainingError
+from medseg.errors import ConfigError, DataError, ManifestError, TrainingError
 from medseg.io import read_label, write_nifti
-from medseg.io.dicom import SeriesDescription, write_series
+from medseg.io.dicom import SeriesDescription, SeriesRule, write_series
 from medseg.trained_model import load_model
 from pipelines.evaluate import evaluate
 from pipelines.infer import infer
+from pipelines.model_use import ModelUse
 from pipelines.resume import resume
 from pipelines.train import train
 
@@ -117,16 +118,66 @@ def test_resuming_on_other_data_is_refused(home: Path, run: Path, tmp_path: Path
 
 
 def test_evaluate_repeats_the_scores_of_the_run(home: Path, run: Path, tmp_path: Path) -> None:
-    found = evaluate(run, None, None, [], home / "data", tmp_path / "scores", "cpu")
+    found = evaluate(ModelUse(run, device="cpu"), None, None, home / "data", tmp_path / "scores")
     made = json.loads((run / "evaluation" / "summary.json").read_text())
     assert json.loads((tmp_path / "scores" / "summary.json").read_text()) == made
     assert found["mean_foreground_dice"] is not None
-    other = evaluate(run, None, 2, [], home / "data", tmp_path / "other", "cpu")
-    assert other["cases"]["scored"] == 2
+
+
+@pytest.mark.parametrize(("fold", "folder"), [(None, "evaluation-phantoms-fold0"), (2, "evaluation-phantoms-fold2")])
+def test_evaluate_says_where_the_model_saw_the_cases_in_training(
+    fold: int | None, folder: str, home: Path, run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Fold 0 validated, so folds 1 and 2 were trained on; each fold has a folder of its own beside the model."""
+    found = evaluate(ModelUse(run, device="cpu"), None, fold, home / "data", None)
+    assert found["cases"]["scored"] == 2
+    assert found["seen_in_training"] is (fold == 2)
+    assert found["folder"] == run / folder
+    assert json.loads((run / folder / "evaluation.json").read_text())["seen_in_training"] is (fold == 2)
+    assert ("warning: the model was trained on" in capsys.readouterr().out) is (fold == 2)
+
+
+def copied_manifest(home: Path, folder: Path, old: str, new: str) -> Path:
+    shutil.copytree(home / "manifest", folder)
+    text = (folder / "dataset.yaml").read_text()
+    assert old in text
+    (folder / "dataset.yaml").write_text(text.replace(old, new))
+    return folder
+
+
+def test_evaluate_does_not_know_what_another_manifest_shares_with_the_models(
+    home: Path, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = copied_manifest(home, tmp_path / "manifest", "name: phantoms", "name: others")
+    found = evaluate(ModelUse(run, device="cpu"), str(other), None, home / "data", tmp_path / "scores")
+    assert found["cases"]["scored"] == 6
+    assert found["seen_in_training"] is None
+    assert "warning: the model was trained on another manifest" in capsys.readouterr().out
+
+
+def test_evaluate_refuses_labels_of_other_names(home: Path, run: Path, tmp_path: Path) -> None:
+    other = copied_manifest(home, tmp_path / "manifest", "tail", "rear")
+    with pytest.raises(ManifestError, match=r"head, rear.* not the model's .*head, tail"):
+        evaluate(ModelUse(run, device="cpu"), str(other), None, home / "data", tmp_path / "scores")
+
+
+def test_evaluate_leaves_no_picture_of_an_earlier_evaluation(home: Path, run: Path, tmp_path: Path) -> None:
+    (tmp_path / "worst_3_gone.png").write_bytes(b"old")
+    (tmp_path / "mine.png").write_bytes(b"a person's own")
+    evaluate(ModelUse(run, device="cpu"), None, 0, home / "data", tmp_path)
+    pictures = sorted(path.name for path in tmp_path.glob("*.png"))
+    assert pictures[0] == "mine.png"
+    assert [name.split("_")[1] for name in pictures[1:]] == ["1", "2"]
+
+
+def test_evaluate_does_the_postprocessing_that_it_is_told(home: Path, run: Path, tmp_path: Path) -> None:
+    nothing_left = "postprocessing=[{name: remove_small, minimum_mm3: 1.0e+9}]"
+    found = evaluate(ModelUse(run, (nothing_left,), "cpu"), None, None, home / "data", tmp_path)
+    assert found["mean_foreground_dice"] == 0
 
 
 def test_infer_writes_nifti_on_the_source_grid(home: Path, run: Path, tmp_path: Path) -> None:
-    record = infer(run, [home / "data" / "images"], tmp_path, ["nifti"], [], None, [], "cpu")
+    record = infer(ModelUse(run, device="cpu"), [home / "data" / "images"], tmp_path, ["nifti"], SeriesRule())
     assert len(record["cases"]) == 6
     source: Any = nibabel.load(home / "data" / "images" / "p3.nii.gz")
     result: Any = nibabel.load(tmp_path / "p3_label.nii.gz")
@@ -140,28 +191,29 @@ def test_infer_takes_the_series_that_the_rule_picks_and_writes_both_formats(run:
     write_series(image, tmp_path / "study" / "a", SeriesDescription(description="T1 phantom", study="s"))
     write_series(image, tmp_path / "study" / "b", SeriesDescription(description="other", study="s", number=2))
     formats = ["nifti", "dicom-seg"]
-    infer(run, [tmp_path / "study"], tmp_path / "out", formats, ["t1*", "min_slices=5"], None, [], "cpu")
+    use = ModelUse(run, device="cpu")
+    infer(use, [tmp_path / "study"], tmp_path / "out", formats, SeriesRule(description="t1*", min_slices=5))
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
         "inference.json",
         "study_label.nii.gz",
         "study_seg.dcm",
     ]
     with pytest.raises(DataError, match="other"):
-        infer(run, [tmp_path / "study"], tmp_path / "none", formats, [], None, [], "cpu")
+        infer(use, [tmp_path / "study"], tmp_path / "none", formats, SeriesRule())
 
 
 def test_one_bad_input_stops_no_other(home: Path, run: Path, tmp_path: Path) -> None:
     (tmp_path / "bad.nii.gz").write_bytes(b"nothing")
     inputs = [home / "data" / "images" / "p0.nii.gz", tmp_path / "bad.nii.gz", home / "data" / "images" / "p1.nii.gz"]
     with pytest.raises(DataError, match=r"1 of 3 inputs .*bad\.nii\.gz"):
-        infer(run, inputs, tmp_path / "out", ["nifti"], [], None, [], "cpu")
+        infer(ModelUse(run, device="cpu"), inputs, tmp_path / "out", ["nifti"], SeriesRule())
     written = sorted(path.name for path in (tmp_path / "out").iterdir())
     assert written == ["inference.json", "p0_label.nii.gz", "p1_label.nii.gz"]
 
 
 def test_dicom_seg_of_a_nifti_input_is_refused_before_any_work(home: Path, run: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="needs a DICOM series"):
-        infer(run, [home / "data" / "images"], tmp_path / "out", ["dicom-seg"], [], None, [], "cpu")
+        infer(ModelUse(run), [home / "data" / "images"], tmp_path / "out", ["dicom-seg"], SeriesRule())
     assert not (tmp_path / "out").exists()
 
 
@@ -194,7 +246,7 @@ def test_real_studies_become_seg_and_nifti_that_agree(hippocampus_model: Path, r
         pytest.skip("dcmqi is not installed; pip install -e '.[dev]'")
     studies = sorted(path for path in (real_data / "dicom_hippocampus").iterdir() if path.is_dir())
     formats = ["nifti", "dicom-seg"]
-    infer(hippocampus_model, studies, tmp_path, formats, ["*HippoCrop*"], None, [], "cpu")
+    infer(ModelUse(hippocampus_model, device="cpu"), studies, tmp_path, formats, SeriesRule(description="*HippoCrop*"))
     assert len(studies) == 2
     labels = load_model(hippocampus_model).card.dataset.labels
     for study in studies:

@@ -19,10 +19,12 @@ import typer
 from typer.testing import CliRunner
 
 from medseg.errors import ConfigError, ReadError
+from medseg.io.dicom.rule import SeriesRule
 from pipelines import command, locations
 from pipelines.command import app
 from pipelines.console import Console, duration
 from pipelines.listing import KINDS
+from pipelines.model_use import ModelUse
 from pipelines.process import STARTED_S, perform, plain
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -124,28 +126,23 @@ def test_errors_under_json_are_json_on_standard_output() -> None:
         (["resume", "r", "--device", "cuda:1"], {"run": Path("r"), "device": "cuda:1"}),
         (["demo", "--output", "o"], {"output": Path("o"), "device": "auto"}),
         (
-            ["evaluate", "m"],
+            ["evaluate", "m", "--set", "inference.overlap=0"],
             {
-                "model": Path("m"),
+                "model": ModelUse(Path("m"), ("inference.overlap=0",)),
                 "manifest": None,
                 "fold": None,
-                "assignments": [],
                 "data_root": None,
                 "output": None,
-                "device": "auto",
             },
         ),
         (
             ["infer", "m", "a", "b", "--output", "o", "--format", "nifti,dicom-seg", "--series", "*Crop*"],
             {
-                "model": Path("m"),
+                "model": ModelUse(Path("m")),
                 "inputs": [Path("a"), Path("b")],
                 "output": Path("o"),
                 "formats": ["nifti", "dicom-seg"],
-                "series": ["*Crop*"],
-                "modality": None,
-                "assignments": [],
-                "device": "auto",
+                "rule": SeriesRule(description="*Crop*"),
             },
         ),
     ],

@@ -14,7 +14,7 @@ from medseg.config import Settings
 from medseg.data.cases import existing, label_mismatch
 from medseg.data.dataset import Case, DatasetInfo, case_id_problem
 from medseg.data.file_names import list_folders
-from medseg.data.folds import NNUNET_FOLDS, NNUNET_SEED, assign_folds
+from medseg.data.folds import NNUNET_FOLDS, assign_folds
 from medseg.data.label_form import label_form_problem, read_label_values
 from medseg.data.manifest import Manifest
 from medseg.data.manifest_build import LAYOUTS
@@ -32,10 +32,7 @@ class BuildOptions(Settings):
     """What a person decides about the manifest to be written."""
 
     name: str | None = None  # None: the folder's own name
-    version: str | None = None  # None: what the data say of themselves, else "1"
-    licence: str | None = None  # None: what the data say of themselves, else "unknown"
     folds: int = Field(default=NNUNET_FOLDS, ge=0)  # 0: none; ignored where the layout has its own
-    seed: int = NNUNET_SEED
     skip_unmatched: bool = False  # leave out what cannot be paired or read, and say so
 
 
@@ -156,15 +153,19 @@ def _uniform(seen: Sequence[_Seen], found: Found) -> tuple[list[_Seen], list[str
     return kept, problems
 
 
+def dataset_name(source: Path, options: BuildOptions) -> str:
+    """What the manifest calls the data set."""
+    return options.name or source.resolve().name
+
+
 def _dataset(source: Path, options: BuildOptions, found: Found, seen: Sequence[_Seen]) -> DatasetInfo:
-    name = options.name or source.resolve().name
     values = sorted({value for one in seen for value in one.values} - {0})
     about = found.about
     try:
         return DatasetInfo(
-            name=name,
-            version=options.version or about.get("version", "1"),
-            licence=options.licence or about.get("licence", "unknown"),
+            name=dataset_name(source, options),
+            version=about.get("version", "1"),
+            licence=about.get("licence", "unknown"),
             source=about.get("source", "unknown"),
             description=about.get("description", ""),
             spatial_dims=3 if seen[0].dims == 3 else 2,
@@ -210,5 +211,5 @@ def _with_folds(cases: Sequence[Case], options: BuildOptions) -> list[Case]:
     """The cases in folds by patient, unless the layout gave folds already or none are wanted."""
     if options.folds == 0 or any(case.fold is not None for case in cases):
         return list(cases)
-    folds = assign_folds((case.patient for case in cases), options.folds, options.seed)
+    folds = assign_folds((case.patient for case in cases), options.folds)
     return [replace(case, fold=folds[case.patient]) for case in cases]

@@ -10,11 +10,10 @@ import numpy as np
 from medseg.errors import DicomError
 from medseg.geometry import Geometry
 from medseg.io.dicom.headers import Frame
-from medseg.io.dicom.series import Series
+from medseg.io.dicom.series import SAME_DIRECTION, Series
 
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 _UNIT = 1e-2  # how far cosines may be from unit length and right angles before they mean nothing
-_SAME_DIRECTION = 1e-3  # between slices
 _SAME_PLACE = 1e-2  # of a pixel: slices nearer than this lie at one place
 _TILT = 1e-3  # sideways drift by distance along the normal; 0.06 degrees, the rounding of headers
 _DRIFT = 2e-2  # of a pixel: sideways drift that rounding of positions may make in any stack
@@ -70,7 +69,7 @@ def _common_axes(series: Series) -> tuple[np.ndarray, np.ndarray]:
             missing = "ImagePositionPatient" if frame.position is None else "ImageOrientationPatient"
             raise DicomError(f"{series.name}: {frame.header.file.name} has no {missing}, so no place; export it anew")
     orientations = np.array([frame.orientation for frame in series.frames])
-    if np.abs(orientations - orientations[0]).max() > _SAME_DIRECTION:
+    if np.abs(orientations - orientations[0]).max() > SAME_DIRECTION:
         raise DicomError(f"{series.name}: its slices have different orientations and are no volume; exclude it")
     frame = series.frames[0]
     if any((f.header.rows, f.header.columns) != (frame.header.rows, frame.header.columns) for f in series.frames):

@@ -9,10 +9,9 @@ from dataclasses import replace
 import numpy as np
 
 from medseg.io.dicom.headers import Frame
-from medseg.io.dicom.series import Series
+from medseg.io.dicom.series import SAME_DIRECTION, Series
 from medseg.io.dicom.wording import is_uid, shown_code, shown_uid
 
-_SAME_DIRECTION = 1e-3  # difference of a cosine that headers' rounding may make; 0.06 degrees
 _SAME_SPACING = 1e-3  # relative
 _SAME_POSITION = 1e-2  # of a pixel
 
@@ -109,7 +108,7 @@ def _grid(frame: Frame) -> str:
 
 def _orientation_key(frames: Sequence[Frame]) -> Key:
     """Frames of one orientation within rounding share a key; the first of a kind stands for it."""
-    kinds = _kinds((frame.orientation for frame in frames), lambda a, b: bool(np.abs(a - b).max() <= _SAME_DIRECTION))
+    kinds = _kinds((frame.orientation for frame in frames), lambda a, b: bool(np.abs(a - b).max() <= SAME_DIRECTION))
     return lambda frame: f"orientation {kinds[frame.orientation]}"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,6 +23,9 @@ _NO_IMAGES = frozenset(
     ("SEG", "RTDOSE", "RTSTRUCT", "RTPLAN", "SR", "PR", "KO", "REG", "FID", "RWV", "SM", "ECG", "M3D")
 )
 _LARGEST_FRAME = 2**28  # samples; 16384 x 16384, far above any slice, so a bent header cannot ask for all memory
+_FIRST_ELEMENT = 2048  # bytes that hold a file's first element, whatever its value
+_LAST_FIRST = 0x0018  # no file begins later in its group: SOPInstanceUID is mandatory
+_FIRST_VRS = (b"UL", b"OB", b"UI", b"SH", b"AE", b"LO", b"CS", b"SQ", b"DA", b"TM")
 _TAIL = 65536  # bytes at a file's end in which the end of encapsulated pixel data is looked for
 _DELIMITER = b"\xfe\xff\xdd\xe0\x00\x00\x00\x00"
 
@@ -105,11 +109,35 @@ class Frame:
 
 def has_dicom_header(path: Path) -> bool:
     """Whether a file carries the DICM mark of PS3.10 7.1. Raises DicomError where it cannot be opened."""
+    return _start(path, 132)[128:] == b"DICM"
+
+
+def is_bare_dicom(path: Path) -> bool:
+    """Whether a file without that mark begins with DICOM elements all the same: its preamble was left out or lost."""
+    start = _start(path, _FIRST_ELEMENT)
+    return any(_begins_with_elements(start, order) for order in "<>")
+
+
+def _start(path: Path, count: int) -> bytes:
     try:
         with path.open("rb") as file:
-            return file.read(132)[128:] == b"DICM"
+            return file.read(count)
     except OSError as error:
         raise DicomError(f"{path}: cannot be read ({error.strerror})") from error
+
+
+def _begins_with_elements(start: bytes, order: str) -> bool:
+    """A first tag of group 2 or 8, then a value representation, or an even length that leads to a later tag."""
+    if len(start) < 8:
+        return False
+    tag = struct.unpack(f"{order}HH", start[:4])
+    if tag[0] not in (0x0002, 0x0008) or tag[1] > _LAST_FIRST:
+        return False
+    if start[4:6] in _FIRST_VRS:
+        return True
+    end = 8 + struct.unpack(f"{order}I", start[4:8])[0]
+    following = struct.unpack(f"{order}HH", start[end : end + 4]) if end % 2 == 0 and end + 4 <= len(start) else (0, 0)
+    return tag < following and following[0] in (0x0002, 0x0008, 0x0010)
 
 
 def read_frames(path: Path) -> tuple[Frame, ...]:

@@ -10,8 +10,10 @@ from pathlib import Path
 
 from medseg.errors import DicomError, ReadError
 from medseg.io.dicom.grouping import group
-from medseg.io.dicom.headers import DICOMDIR_CLASS, Frame, Header, has_dicom_header, read_frames
+from medseg.io.dicom.headers import DICOMDIR_CLASS, Frame, Header, has_dicom_header, is_bare_dicom, read_frames
 from medseg.io.dicom.series import Series
+
+_BARE = "begins like DICOM but lacks the preamble of PS3.10 7.1; write it anew, for instance with DCMTK's dcmconv"
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,8 @@ def scan(folder: Path) -> Scan:
             continue
         try:
             if not has_dicom_header(file):
-                refused.append(Refusal(file, "is not a DICOM file", is_dicom=False))
+                bare = is_bare_dicom(file)
+                refused.append(Refusal(file, f"{file}: {_BARE}" if bare else "is not a DICOM file", is_dicom=bare))
                 continue
             found = read_frames(file)
         except DicomError as error:
@@ -76,12 +79,17 @@ def _walk(folder: Path) -> Iterator[tuple[Path, str | None]]:
     if not folder.is_dir():
         yield folder, None
         return
-    for walked, folders, files in os.walk(root, followlinks=False):
+    for walked, folders, files in os.walk(root, followlinks=False, onerror=_closed):
         folders.sort()
         parent = Path(walked)
         shown = folder / parent.relative_to(root)
         for name in sorted(files + [name for name in folders if (parent / name).is_symlink()]):
             yield shown / name, _reason_not_to_open(parent / name, root)
+
+
+def _closed(error: OSError) -> None:
+    """A folder that cannot be listed may hold slices of any series, so nothing around it can be trusted."""
+    raise ReadError(f"{error.filename}: cannot be opened ({error.strerror}); give read rights, or move it away")
 
 
 def _reason_not_to_open(path: Path, root: Path) -> str | None:

@@ -11,6 +11,8 @@ import numpy as np
 from medseg.io.dicom.headers import Frame
 from medseg.io.dicom.wording import is_uid, shown_code, shown_text, shown_uid
 
+SAME_DIRECTION = 1e-3  # difference of a cosine between slices that headers' rounding may make; 0.06 degrees
+
 
 @dataclass(frozen=True)
 class Series:

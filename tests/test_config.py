@@ -1,0 +1,172 @@
+"""Settings are read strictly, changed predictably, and a slip of the keyboard is answered with the right word."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import pytest
+
+from medseg.config import (
+    Catalogue,
+    NamedSettings,
+    Settings,
+    apply_assignments,
+    merge,
+    read_yaml,
+    suggestion,
+    validate,
+)
+from medseg.errors import ConfigError
+
+
+class Circle(NamedSettings):
+    name: Literal["circle"] = "circle"
+    radius: float = 1.0
+
+
+class Square(NamedSettings):
+    name: Literal["square"] = "square"
+    edge: float = 1.0
+
+
+SHAPES = Catalogue("shapes", [Circle, Square])
+
+
+class Drawing(Settings):
+    title: str
+    scale: float = 1.0
+    mode: Literal["line", "fill"] = "line"
+    shape: Annotated[NamedSettings, SHAPES] = Circle()
+    more: tuple[Annotated[NamedSettings, SHAPES], ...] = ()
+
+
+def test_merging_goes_level_by_level_and_changes_neither() -> None:
+    base = {"a": {"b": 1, "c": 2}, "d": [1, 2]}
+    assert merge(base, {"a": {"c": 3}, "d": [9]}) == {"a": {"b": 1, "c": 3}, "d": [9]}
+    assert base == {"a": {"b": 1, "c": 2}, "d": [1, 2]}
+
+
+def test_another_name_drops_its_siblings_and_the_same_keeps_them() -> None:
+    base = {"shape": {"name": "circle", "radius": 2}}
+    assert merge(base, {"shape": {"name": "square"}}) == {"shape": {"name": "square"}}
+    assert merge(base, {"shape": {"name": "circle", "extra": 1}})["shape"] == {
+        "name": "circle",
+        "radius": 2,
+        "extra": 1,
+    }
+
+
+@pytest.mark.parametrize(
+    ("assignments", "expected"),
+    [
+        (["scale=2"], {"scale": 2}),
+        (["shape.radius=3"], {"shape": {"name": "circle", "radius": 3}}),
+        (["shape.name=square"], {"shape": {"name": "square"}}),
+        (["shape.name=square", "shape.edge=4"], {"shape": {"name": "square", "edge": 4}}),
+        (["more.0.radius=5"], {"more": [{"name": "circle", "radius": 5}, {"name": "square"}]}),
+        (["more=[]"], {"more": []}),
+        (["new.deep.key='7'"], {"new": {"deep": {"key": "7"}}}),
+        (["title=null"], {"title": None}),
+        (["title=a=b"], {"title": "a=b"}),
+    ],
+)
+def test_assignments_set_what_they_name(assignments: list[str], expected: dict[str, object]) -> None:
+    base = {
+        "title": "t",
+        "shape": {"name": "circle", "radius": 1},
+        "more": [{"name": "circle", "radius": 1}, {"name": "square"}],
+    }
+    assert apply_assignments(base, assignments) == {**base, **expected}
+
+
+@pytest.mark.parametrize(
+    ("assignment", "message"),
+    [
+        ("scale", "write it as key.subkey=value"),
+        ("a..b=1", "write it as key.subkey=value"),
+        ("a=[1", "is not a valid value"),
+        ("more.2.radius=1", "the list has 1 elements"),
+        ("more.x=1", "the list has 1 elements"),
+        ("a={b: 1, b: 2}", "is not a valid value"),
+    ],
+)
+def test_assignments_that_mean_nothing_are_refused(assignment: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        apply_assignments({"more": [{"name": "circle"}]}, [assignment])
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a: 1\na: 2\n", "key 'a' is given twice"),
+        ("a:\n  b: 1\n  b: 2\n", "key 'b' is given twice"),
+        ("- 1\n", "holds list, not a mapping"),
+        ("", "is empty"),
+        ("a: [1\n", "is not valid YAML"),
+        ("a: !!python/object/apply:os.getcwd []\n", "is not valid YAML"),
+        ("? [1, 2]\n: 3\n", "is not plain text"),
+        ("a: 2020-13-45\n", "is not valid YAML"),
+    ],
+)
+def test_yaml_that_is_not_plain_is_refused_with_the_file(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "c.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=rf"c\.yaml: .*{message}"):
+        read_yaml(path)
+
+
+def test_yaml_that_is_absent_or_no_text_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="cannot be read"):
+        read_yaml(tmp_path / "absent.yaml")
+    (tmp_path / "b.yaml").write_bytes(b"a: \xff\n")
+    with pytest.raises(ConfigError, match="is not text in UTF-8"):
+        read_yaml(tmp_path / "b.yaml")
+
+
+def test_a_name_chooses_the_entry_of_a_catalogue() -> None:
+    drawing = validate(Drawing, {"title": "t", "shape": {"name": "square", "edge": 2}}, "here")
+    assert drawing.shape == Square(edge=2)
+    assert validate(Drawing, drawing.model_dump(), "again") == drawing
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({"titel": "t"}, "unknown key 'titel'; did you mean 'title'"),
+        ({}, "key 'title' is missing"),
+        ({"title": "t", "shape": {"name": "sqare"}}, "shape.name: 'sqare' is not known; did you mean 'square'"),
+        ({"title": "t", "shape": {"radius": 1}}, "give shape.name"),
+        ({"title": "t", "shape": {"name": "circle", "raduis": 1}}, "did you mean 'radius'"),
+        ({"title": "t", "more": [{"name": "square", "egde": 1}]}, "did you mean 'edge'"),
+        ({"title": "t", "mode": "fil"}, "mode: 'fil' is not known; did you mean 'fill'"),
+        ({"title": "t", "scale": "big"}, "scale: 'big' is refused"),
+        ({"title": "t", "scale": float("nan")}, "scale: nan is refused"),
+    ],
+)
+def test_each_slip_is_named_with_the_nearest_choice(content: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigError, match=message) as caught:
+        validate(Drawing, content, "here")
+    assert str(caught.value).startswith("here: ")
+
+
+def test_settings_cannot_be_changed() -> None:
+    with pytest.raises(ValueError, match="frozen"):
+        Circle().radius = 2  # type: ignore[misc]
+
+
+def test_suggestions_list_all_choices_and_name_a_near_one() -> None:
+    assert suggestion("dcie", ["dice", "focal"]) == "; did you mean 'dice'? known: dice, focal"
+    assert suggestion("xyz", ["dice", "focal"]) == "; known: dice, focal"
+    assert suggestion("xyz", []) == ""
+
+
+def test_a_catalogue_refuses_two_entries_of_one_name_and_strange_names() -> None:
+    class Round(NamedSettings):
+        name: Literal["circle"] = "circle"
+
+    with pytest.raises(ConfigError, match="two entries of shapes are called 'circle'"):
+        Catalogue("shapes", [Circle, Round])
+    with pytest.raises(ConfigError, match="no entry of shapes is called 'cirle'; did you mean 'circle'"):
+        SHAPES["cirle"]
+    assert SHAPES.names() == ["circle", "square"]
