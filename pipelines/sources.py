@@ -85,7 +85,8 @@ def _in_folder(folder: Path) -> list[Source]:
         )
     if images and slice_file is None:
         return [Source(image, stem_of(image) or image.name, is_dicom=False) for image in images]
-    return [Source(folder, folder.resolve().name, is_dicom=True, left_out=tuple(image.name for image in images))]
+    name = folder.resolve().name if folder.name in ("", "..") else folder.name
+    return [Source(folder, name, is_dicom=True, left_out=tuple(image.name for image in images))]
 
 
 def _files_below(folder: Path) -> Iterator[Path]:

@@ -7,6 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from pipelines.process import SURROUNDINGS
+
+for name, value in SURROUNDINGS.items():  # as the command does, before torch, MONAI and MLflow are imported
+    os.environ.setdefault(name, value)
+
 DATA_VARIABLE = "MEDSEG_TEST_DATA"
 
 
