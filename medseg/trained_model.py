@@ -192,6 +192,8 @@ def _read_card(home: Path) -> ModelCard:
         content: Any = json.loads((home / CARD).read_text(encoding="utf-8"))
         return validate(ModelCard, _known_version(content, home / CARD), str(home / CARD))
     except (FileNotFoundError, NotADirectoryError) as error:
+        if (home / "checkpoints").is_dir():
+            raise ModelError(f"{home}: this run has not ended; go on with medseg resume {home}") from error
         raise ModelError(
             f"{home}: holds no trained model ({CARD} is missing); give a run's or model's folder"
         ) from error

@@ -32,7 +32,7 @@ def infer(
             raise ConfigError(f"--format {name!r} is not known{suggestion(name, FORMATS)}")
     sources = list_sources(inputs, formats)
     from pipelines.locations import output_folder
-    from pipelines.segmentations import Record, write
+    from pipelines.segmentations import RECORD, Record, write
 
     console = Console()
     trained, segment = model.open()
@@ -57,5 +57,6 @@ def infer(
         record.show(console, output)
     if record.failed:
         reasons = "; ".join(list(record.failed.values())[:5]) + ("; ..." if len(record.failed) > 5 else "")
-        raise DataError(f"{len(record.failed)} of {len(sources)} inputs could not be segmented: {reasons}")
+        whole = f"; all are in {output / RECORD}" if len(record.failed) < len(sources) else ""
+        raise DataError(f"{len(record.failed)} of {len(sources)} inputs could not be segmented: {reasons}{whole}")
     return record.content

@@ -96,7 +96,9 @@ def build(
     for skipped in built.skipped:
         console.say(f"skipped: {skipped}")
     dataset = built.manifest.dataset
-    console.say(f"{len(built.manifest.cases)} cases, channels {', '.join(dataset.channels)}, written to {folder}")
+    patients = len({case.patient for case in built.manifest.cases})
+    console.say(f"{len(built.manifest.cases)} cases of {patients} patients, written to {folder}")
+    console.say(f"channels: {', '.join(dataset.channels)}")
     console.say(f"labels: {', '.join(f'{label.name} = {label.value}' for label in dataset.labels.labels)}")
     console.say(f"next: complete licence, source and names in {folder / 'dataset.yaml'}, then medseg manifest check")
     return {

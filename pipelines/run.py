@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -24,9 +24,11 @@ from medseg.reproducibility import environment, git_state, weights_digest
 from medseg.tracking import Tracker, build_tracker
 from medseg.tracking.names import flat
 from medseg.trained_model import ModelCard, TrainedModel
-from medseg.training.loop import Training
+from medseg.training.checkpoint import Progress
+from medseg.training.loop import LAST, Training
 from pipelines.console import Console, Steps
 from pipelines.scoring import Scoring, result_of
+from pipelines.stopping import StopAskedError, patient_signals
 from pipelines.study import Study
 
 CONFIG, RECORD = "config.yaml", "run.json"
@@ -86,9 +88,7 @@ class Run:
         """Trains, keeps the model, scores it on the validation fold, and records everything."""
         tracker = build_tracker(self.experiment.tracking, self.folder.parent.resolve(), console.say)
         with self._recorded(tracker, study, total_steps):
-            with console.progress(total_steps - training.progress.step, "training") as steps:
-                reporter = _Reporter(tracker, steps, console)
-                progress = training.run(total_steps, reporter)
+            progress, reporter = self._train(training, total_steps, tracker, console)
             tracker.log_picture(curves(reporter.curves, self.folder.name), "learning.png")
             model = self._model(study, training, progress.step)
             tracker.log_tags({"weights_sha256": model.card.weights_sha256, "steps_done": str(progress.step)})
@@ -100,6 +100,21 @@ class Run:
                 result["evaluation"] = self._score(study, model, training, tracker, console)
         console.say(f"record: {tracker.where}")
         return result
+
+    def _train(
+        self, training: Training, total_steps: int, tracker: Tracker, console: Console
+    ) -> tuple[Progress, _Reporter]:
+        """Runs the loop; a request to stop is answered after a whole step, with a checkpoint."""
+        left = total_steps - training.progress.step
+        with patient_signals() as is_asked, console.progress(left, "training") as steps:
+            reporter = _Reporter(tracker, steps, console, is_asked)
+            try:
+                return training.run(total_steps, reporter), reporter
+            except StopAskedError:
+                training.save(LAST, total_steps)
+                step = training.progress.step
+                console.say(f"stopped after step {step} of {total_steps}; go on with: medseg resume {self.folder}")
+                raise KeyboardInterrupt from None
 
     @contextmanager
     def _recorded(self, tracker: Tracker, study: Study, total_steps: int) -> Iterator[None]:
@@ -181,8 +196,8 @@ class Run:
 class _Reporter:
     """Tells the progress bar of every step, and the tracker of means over a few."""
 
-    def __init__(self, tracker: Tracker, steps: Steps, console: Console) -> None:
-        self.tracker, self.steps, self.console = tracker, steps, console
+    def __init__(self, tracker: Tracker, steps: Steps, console: Console, is_asked: Callable[[], bool]) -> None:
+        self.tracker, self.steps, self.console, self.is_asked = tracker, steps, console, is_asked
         self.recent: list[float] = []
         self.curves: dict[str, list[tuple[float, float]]] = {"training loss": []}
 
@@ -195,6 +210,8 @@ class _Reporter:
             self.tracker.log_metrics(shown, step)
             self.curves["training loss"].append((step, mean))
             self.recent.clear()
+        if self.is_asked():
+            raise StopAskedError
 
     def validated(self, step: int, scores: Mapping[str, float]) -> None:
         self.tracker.log_metrics({f"validation/{name}": value for name, value in scores.items()}, step)

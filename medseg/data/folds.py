@@ -19,7 +19,9 @@ def assign_folds(patients: Iterable[str], folds: int = NNUNET_FOLDS, seed: int =
     """
     names = sorted(set(patients))
     if folds < 2 or folds > len(names):
-        raise ManifestError(f"{folds} folds cannot be made of {len(names)} patients; choose from 2 to {len(names)}")
+        raise ManifestError(
+            f"{folds} folds cannot be made of {len(names)} patients; give --folds 2 to {len(names)}, or 0 for none"
+        )
     order = np.arange(len(names))
     np.random.RandomState(seed).shuffle(order)
     blocks = np.array_split(order, folds)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import signal
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -125,6 +126,12 @@ def plain_tensors() -> Iterator[None]:
         set_track_meta(before)
 
 
+def _leave_signals_to_the_parent(worker: int) -> None:
+    """Ctrl-C reaches every process of a terminal; the parent alone decides when work ends."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
 def batches(patches: Patches, batch_size: int, steps: range, workers: int) -> DataLoader[dict[str, Any]]:
     """The batches of training steps `steps`, the same for any number of workers."""
     return DataLoader(
@@ -132,5 +139,6 @@ def batches(patches: Patches, batch_size: int, steps: range, workers: int) -> Da
         batch_sampler=DrawOrder(len(patches.cases), batch_size, steps, patches.seed),
         num_workers=workers,
         pin_memory=torch.cuda.is_available(),
+        worker_init_fn=_leave_signals_to_the_parent,
         generator=torch.Generator(),  # its own, so that the network's random numbers stay untouched
     )

@@ -37,7 +37,7 @@ def test_a_patient_with_many_cases_has_one_fold() -> None:
 
 @pytest.mark.parametrize("folds", [1, 4])
 def test_more_folds_than_patients_are_refused(folds: int) -> None:
-    with pytest.raises(ManifestError, match="choose from 2 to 3"):
+    with pytest.raises(ManifestError, match="give --folds 2 to 3, or 0"):
         assign_folds(["a", "b", "c"], folds)
 
 

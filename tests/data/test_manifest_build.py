@@ -393,7 +393,10 @@ class TestRealData:
 
     def test_tumours_have_two_channels_on_one_grid(self, real_data: Path) -> None:
         source = real_data / "sts_petmr_tumour" / "nifti"
-        with pytest.raises(ManifestError, match="MR_T1_mask, PET_image, PET_mask; choose one with --set label"):
+        with pytest.raises(
+            ManifestError,
+            match=r"PET_mask; choose with --set label=MR_T1_mask --set 'channels=\[MR_T1_image, PET_image\]'",
+        ):
             _build(source)
         manifest = _build(source, channels=["MR_T1_image", "PET_image"], label="MR_T1_mask").manifest
         assert len(manifest.cases) == 12
@@ -426,3 +429,13 @@ def test_every_format_that_can_be_read_can_be_listed(tmp_path: Path) -> None:
             )
     manifest = _build(tmp_path, folds=0).manifest
     assert [case.images for case in manifest.cases] == [("images/a.jpg",), ("images/b.jpg",)]
+
+
+def test_a_file_named_like_a_label_becomes_no_channel_unasked(tmp_path: Path) -> None:
+    for case in ("a", "b"):
+        for name in ("MR", "MR_mask", "PET", "PET_mask"):
+            _nifti(tmp_path / case / f"{name}.nii.gz", () if "mask" not in name else (0, 1))
+    with pytest.raises(ManifestError, match=r"PET_mask would become a channel.*'channels=\[MR, PET\]'"):
+        _build(tmp_path, "case_folders", label="MR_mask")
+    built = _build(tmp_path, "case_folders", label="MR_mask", channels=["MR", "PET"])
+    assert built.manifest.dataset.channels == ("MR", "PET")

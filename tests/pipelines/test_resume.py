@@ -54,23 +54,37 @@ def weights_of(run: Path) -> str:
     return str(json.loads((run / "model" / "model.json").read_text())["weights_sha256"])
 
 
+@pytest.fixture(scope="module")
+def whole(home: Path) -> str:
+    """The weights of the run that nobody stopped."""
+    command = [*MEDSEG, "train", "killed.yaml", "--data-root", ".", "--output", "whole"]
+    subprocess.run(command, cwd=home, check=True, capture_output=True)
+    return weights_of(next((home / "whole").iterdir()))
+
+
 @pytest.mark.slow
-def test_a_killed_training_resumes_as_the_very_same_run(home: Path, tmp_path: Path) -> None:
-    train = [*MEDSEG, "train", "killed.yaml", "--data-root", "."]
-    subprocess.run([*train, "--output", str(tmp_path / "whole")], cwd=home, check=True, capture_output=True)
-    running = subprocess.Popen([*train, "--output", str(tmp_path / "killed")], cwd=home, stdout=subprocess.DEVNULL)
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
+def test_a_stopped_training_resumes_as_the_very_same_run(
+    home: Path, whole: str, tmp_path: Path, how: signal.Signals
+) -> None:
+    command = [*MEDSEG, "train", "killed.yaml", "--data-root", ".", "--output", str(tmp_path / "runs")]
+    with (tmp_path / "log").open("w") as log:
+        running = subprocess.Popen(command, cwd=home, stdout=log, stderr=log)
     checkpoint = None
     deadline = time.monotonic() + 120
     while running.poll() is None and time.monotonic() < deadline:
-        checkpoint = next((tmp_path / "killed").glob("*/checkpoints/last.pt"), None)
+        checkpoint = next((tmp_path / "runs").glob("*/checkpoints/last.pt"), None)
         if checkpoint is not None and load_checkpoint(checkpoint)["progress"]["step"] >= 3:
             break
         time.sleep(0.01)
-    running.send_signal(signal.SIGKILL)
+    running.send_signal(how)
     running.wait()
     assert checkpoint is not None
     assert 3 <= load_checkpoint(checkpoint)["progress"]["step"] < STEPS
     run = checkpoint.parents[1]
     assert not (run / "model").exists()
+    if how != signal.SIGKILL:
+        assert running.returncode == 130
+        assert f"medseg resume {run}" in (tmp_path / "log").read_text()
     subprocess.run([*MEDSEG, "resume", str(run)], cwd=tmp_path, check=True, capture_output=True)  # from elsewhere
-    assert weights_of(run) == weights_of(next((tmp_path / "whole").iterdir()))
+    assert weights_of(run) == whole

@@ -116,6 +116,8 @@ def _look(case: Case, source: Path) -> _Seen:
     problem = case_id_problem(case.id)
     if problem is not None:
         raise DataError(f"case {problem}")
+    if not case.images:
+        raise DataError(f"case {case.id} has a label ({case.label}) but no image")
     volumes = [read_image(existing(case, path, source)) for path in case.images]
     digests = tuple(digest(volume.array, volume.geometry) for volume in volumes)
     values: tuple[int, ...] = ()

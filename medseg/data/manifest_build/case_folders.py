@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -51,6 +51,7 @@ class CaseFoldersLayout(LayoutConfig):
             raise ManifestError(f"{source}: none of its folders holds images; choose another --layout")
         label = self.label or _only_label(source, by_case)
         channels = self.channels or _common(by_case, label)
+        _refuse_labels_as_channels(source, () if self.channels else channels)
         cases, unmatched = [], []
         for case_id, named in sorted(by_case.items()):
             missing = [name for name in (*channels, label) if name not in named]
@@ -83,9 +84,25 @@ def _only_label(source: Path, by_case: Mapping[str, Mapping[str, str]]) -> str:
     if len(labels) != 1:
         raise ManifestError(
             f"{source}: {'several files' if labels else 'no file'} of a case could be the label; files are: "
-            f"{shorten(names)}; choose one with --set label={(labels or names)[0]} and images with --set channels=[...]"
+            f"{shorten(names)}; choose with --set label={(labels or names)[0]} --set {_example(names)}"
         )
     return labels[0]
+
+
+def _refuse_labels_as_channels(source: Path, channels: Sequence[str]) -> None:
+    """A label among the images would be learned from and never be there at inference: only a person may ask for it."""
+    doubtful = [name for name in channels if _LABEL.search(name)]
+    if doubtful:
+        raise ManifestError(
+            f"{source}: {shorten(doubtful)} would become a channel but is named like a label; "
+            f"say which files are images with --set {_example(channels)}"
+        )
+
+
+def _example(names: Sequence[str]) -> str:
+    """`channels=[...]` of the names that are not like a label's, ready to be pasted."""
+    images = [name for name in names if not _LABEL.search(name)]
+    return f"'channels=[{', '.join(images)}]'"
 
 
 def _common(by_case: Mapping[str, Mapping[str, str]], label: str) -> tuple[str, ...]:
