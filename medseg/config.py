@@ -6,7 +6,7 @@ import difflib
 import importlib.metadata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, TypeVar, Union
+from typing import Annotated, Any, Generic, TypeVar, Union
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Discriminator, GetCoreSchemaHandler, Tag, ValidationError
@@ -29,24 +29,27 @@ class NamedSettings(Settings):
     name: str
 
 
-class Catalogue:
+E = TypeVar("E", bound=NamedSettings)
+
+
+class Catalogue(Generic[E]):
     """The named choices of one part of the system, in the order in which they are listed.
 
     Used as an annotation, `Annotated[NetworkConfig, NETWORKS]`, it makes pydantic read the entry that `name` tells.
     Other packages join through the entry point group `medseg.<kind>`, each pointing at a NamedSettings class.
     """
 
-    def __init__(self, kind: str, entries: Sequence[type[NamedSettings]]) -> None:
+    def __init__(self, kind: str, entries: Sequence[type[E]]) -> None:
         self.kind = kind
-        self._entries: dict[str, type[NamedSettings]] = {}
+        self._entries: dict[str, type[E]] = {}
         for entry in [*entries, *_plugins(kind)]:
             if self._entries.setdefault(_name_of(entry), entry) is not entry:
                 raise ConfigError(f"two entries of {kind} are called {_name_of(entry)!r}; uninstall or rename one")
 
-    def __iter__(self) -> Iterator[tuple[str, type[NamedSettings]]]:
+    def __iter__(self) -> Iterator[tuple[str, type[E]]]:
         return iter(self._entries.items())
 
-    def __getitem__(self, name: str) -> type[NamedSettings]:
+    def __getitem__(self, name: str) -> type[E]:
         if name not in self._entries:
             raise ConfigError(f"no entry of {self.kind} is called {name!r}{suggestion(name, self._entries)}")
         return self._entries[name]
@@ -68,7 +71,7 @@ def _name_of(entry: type[NamedSettings]) -> str:
     return str(entry.model_fields["name"].default)
 
 
-def _plugins(kind: str) -> list[type[NamedSettings]]:
+def _plugins(kind: str) -> list[type[Any]]:
     return [point.load() for point in importlib.metadata.entry_points(group=f"medseg.{kind}")]
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -22,6 +22,9 @@ from medseg.networks import NETWORKS, NetworkConfig
 from medseg.postprocessing import POSTPROCESSING, PostprocessingConfig
 from medseg.tracking import TrackingConfig
 from medseg.training.settings import TrainingSettings
+
+if TYPE_CHECKING:
+    from torch import nn
 
 SCHEMA_VERSION = 1
 
@@ -59,6 +62,14 @@ class ExperimentConfig(Settings):
             if found is not None:
                 raise ValueError(found)
         return self
+
+    def build_network(self, channels: int, labels: LabelSet) -> nn.Module:
+        """The network for C input channels and these labels; torch's global generator decides its weights.
+
+        Raises ConfigError with the pip command where it needs an extra that is not installed.
+        """
+        self.network.check_installed()
+        return self.network.sized(self.patch.size).build(channels, labels.channels)
 
 
 def _patch_problem(config: ExperimentConfig) -> str | None:
@@ -136,6 +147,7 @@ def check_against(config: ExperimentConfig, manifest: Manifest) -> None:
             f"{config.name}: patch.size {list(config.patch.size)} is for cases of {wanted} dimensions, "
             f"{manifest.dataset.name} has {dims}; set network.spatial_dims, or patch.slice_axis for 2D on volumes"
         )
+    config.network.check_installed()
     if config.data.fold is not None:
         manifest.split(config.data.fold)
     if any(step.name == "colour" for step in config.augmentation) and len(manifest.dataset.channels) != 3:

@@ -87,7 +87,7 @@ class TrainedModel:
         config, labels = self.card.experiment, self.card.dataset.labels
         check_laterality(config, labels)
         _check_postprocessing(config, labels)
-        network = config.network.build(len(self.card.dataset.channels), labels.channels)
+        network = config.build_network(len(self.card.dataset.channels), labels)
         try:
             network.load_state_dict(dict(self.weights))
         except RuntimeError as error:

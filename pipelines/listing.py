@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 from medseg.config import Catalogue, read_yaml, suggestion
 from medseg.data.manifest import DATASET
 from medseg.errors import ConfigError, MedsegError
+from medseg.extras import install_command, is_installed
 from pipelines.console import Console
 from pipelines.locations import shipped_configs, shipped_manifests
 
 
 class Entry(NamedTuple):
-    """One line of a list."""
+    """One line of a list; under `--json` its details are keys beside the other two."""
 
     name: str
     description: str
+    details: Mapping[str, object] = {}
 
 
 def listing(kind: str | None) -> dict[str, object]:
@@ -33,12 +35,34 @@ def listing(kind: str | None) -> dict[str, object]:
     width = max((len(entry.name) for entry in entries), default=0)
     for entry in entries:
         console.say(f"{entry.name.ljust(width)}  {entry.description}".rstrip())
-    return {"kind": kind, "entries": [entry._asdict() for entry in entries]}
+    return {
+        "kind": kind,
+        "entries": [{"name": entry.name, "description": entry.description, **entry.details} for entry in entries],
+    }
 
 
 def _from_catalogue(module: str, name: str) -> list[Entry]:
     catalogue: Catalogue = getattr(importlib.import_module(module), name)
     return [Entry(name, _first_line(config.__doc__)) for name, config in catalogue]
+
+
+def _networks() -> list[Entry]:
+    """Each network with the dimensions that it exists in and the extra that one of them needs."""
+    from medseg.networks import NETWORKS
+
+    entries = []
+    for name, config in NETWORKS:
+        needs = {dims: f" (extra {extra})" for dims, extra in config.extras.items()}
+        marks = [f"{dims}D{needs.get(dims, '')}" for dims in config.dims()]
+        missing = sorted({extra for extra in config.extras.values() if not is_installed(extra)})
+        advice = f" [{'; '.join(install_command(extra) for extra in missing)}]" if missing else ""
+        details = {
+            "spatial_dims": list(config.dims()),
+            "extras": {f"{dims}D": extra for dims, extra in config.extras.items()},
+            "missing": missing,
+        }
+        entries.append(Entry(name, f"{', '.join(marks)}: {_first_line(config.__doc__)}{advice}", details))
+    return entries
 
 
 def _metrics() -> list[Entry]:
@@ -77,7 +101,7 @@ def _formats() -> list[Entry]:
 
 
 KINDS: dict[str, Callable[[], list[Entry]]] = {
-    "networks": lambda: _from_catalogue("medseg.networks", "NETWORKS"),
+    "networks": _networks,
     "losses": lambda: _from_catalogue("medseg.losses", "LOSSES"),
     "optimizers": lambda: _from_catalogue("medseg.training.settings", "OPTIMIZERS"),
     "schedules": lambda: _from_catalogue("medseg.training.settings", "SCHEDULES"),

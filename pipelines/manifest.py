@@ -176,4 +176,4 @@ def _layout(source: Path, layout: str | None, assignments: Sequence[str]) -> Lay
     base = {} if layout is not None else detect_layout(source).model_dump()
     entry = LAYOUTS[layout or str(base["name"])]
     validated = validate(entry, apply_assignments(base, assignments), "medseg manifest build --set")
-    return validated  # type: ignore[return-value]
+    return validated

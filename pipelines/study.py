@@ -80,7 +80,7 @@ def build_training(study: Study, folder: Path, device: torch.device, console: Co
         torch.set_num_threads(config.training.threads)
     be_deterministic(device)
     torch.manual_seed(seeded(config.seed, "weights"))
-    network = config.network.build(len(study.manifest.dataset.channels), labels.channels)
+    network = config.build_network(len(study.manifest.dataset.channels), labels)
     validation = _validation(study, network, device)
     return Training(
         network=network,

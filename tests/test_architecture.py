@@ -14,7 +14,7 @@ import pytest
 REPOSITORY = Path(__file__).resolve().parents[1]
 
 FLOORS: dict[str, int] = {
-    **dict.fromkeys(("errors", "config", "labels", "geometry", "volume"), 0),
+    **dict.fromkeys(("errors", "config", "extras", "labels", "geometry", "volume"), 0),
     **dict.fromkeys(("io", "networks", "losses", "metrics", "morphology", "pictures"), 1),
     **dict.fromkeys(("tracking", "reproducibility", "devices", "backends"), 1),
     **dict.fromkeys(("postprocessing", "data"), 2),

@@ -30,7 +30,7 @@ class Square(NamedSettings):
     edge: float = 1.0
 
 
-SHAPES = Catalogue("shapes", [Circle, Square])
+SHAPES = Catalogue[NamedSettings]("shapes", [Circle, Square])
 
 
 class Drawing(Settings):
@@ -166,7 +166,7 @@ def test_a_catalogue_refuses_two_entries_of_one_name_and_strange_names() -> None
         name: Literal["circle"] = "circle"
 
     with pytest.raises(ConfigError, match="two entries of shapes are called 'circle'"):
-        Catalogue("shapes", [Circle, Round])
+        Catalogue[NamedSettings]("shapes", [Circle, Round])
     with pytest.raises(ConfigError, match="no entry of shapes is called 'cirle'; did you mean 'circle'"):
         SHAPES["cirle"]
     assert SHAPES.names() == ["circle", "square"]

@@ -20,7 +20,7 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 SHIPPED = ("pyproject.toml", "README.md", "LICENSE", "medseg", "pipelines", "configs", "data_manifests")
 COMMANDS = [
     "python3 -m venv .venv && .venv/bin/pip install -e . && .venv/bin/medseg demo",
-    ".venv/bin/pip install -e '.[dev]' && .venv/bin/pytest",
+    ".venv/bin/pip install -e '.[dev,zoo]' && .venv/bin/pytest",
 ]
 
 

@@ -234,7 +234,7 @@ class Colour(AugmentationConfig):
         return [RandColourd("image", self.probability, self.saturation, self.gain)]
 
 
-AUGMENTATIONS = Catalogue(
+AUGMENTATIONS = Catalogue[AugmentationConfig](
     "augmentations",
     [
         Flip,

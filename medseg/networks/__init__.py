@@ -6,6 +6,6 @@ from medseg.networks.base import NetworkConfig
 from medseg.networks.swin_unetr import SwinUNETRConfig
 from medseg.networks.unet import UNetConfig
 
-NETWORKS = Catalogue("networks", [UNetConfig, AttentionUNetConfig, SwinUNETRConfig])
+NETWORKS = Catalogue[NetworkConfig]("networks", [UNetConfig, AttentionUNetConfig, SwinUNETRConfig])
 
 __all__ = ["NETWORKS", "AttentionUNetConfig", "NetworkConfig", "SwinUNETRConfig", "UNetConfig"]

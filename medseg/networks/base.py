@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated, Literal
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self, get_args
 
 from pydantic import Field
 
 from medseg.config import NamedSettings
 from medseg.errors import ConfigError
+from medseg.extras import require
 
 if TYPE_CHECKING:
     from torch import nn
@@ -25,11 +26,28 @@ class NetworkConfig(NamedSettings):
     Weights are drawn from torch's global generator and from nothing else: who builds a network seeds it first.
     """
 
+    extras: ClassVar[Mapping[int, str]] = {}  # spatial dims -> the optional extra that they need
+
     spatial_dims: Literal[2, 3] = 3
+
+    @classmethod
+    def dims(cls) -> tuple[int, ...]:
+        """The numbers of spatial axes that the network exists in."""
+        return get_args(cls.model_fields["spatial_dims"].annotation)
+
+    def check_installed(self) -> None:
+        """Raises ConfigError with the pip command where the network needs an extra that is not installed."""
+        extra = self.extras.get(self.spatial_dims)
+        if extra is not None:
+            require(extra, f"network {self.name!r} in {self.spatial_dims}D")
 
     @abstractmethod
     def divisor(self) -> tuple[int, ...]:
         """What each spatial size must be a multiple of, one number an axis."""
+
+    def sized(self, size: Sequence[int]) -> Self:
+        """The config for patches of this size; another one only where the weights depend on the size."""
+        return self
 
     @abstractmethod
     def build(self, in_channels: int, out_channels: int) -> nn.Module:

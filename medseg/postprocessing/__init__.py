@@ -5,6 +5,8 @@ from medseg.postprocessing.base import PostprocessingConfig
 from medseg.postprocessing.components import KeepLargestConfig, RemoveSmallConfig
 from medseg.postprocessing.holes import FillHolesConfig
 
-POSTPROCESSING = Catalogue("postprocessing", [KeepLargestConfig, RemoveSmallConfig, FillHolesConfig])
+POSTPROCESSING = Catalogue[PostprocessingConfig](
+    "postprocessing", [KeepLargestConfig, RemoveSmallConfig, FillHolesConfig]
+)
 
 __all__ = ["POSTPROCESSING", "FillHolesConfig", "KeepLargestConfig", "PostprocessingConfig", "RemoveSmallConfig"]

@@ -63,7 +63,7 @@ class SGD(OptimizerConfig):
         return torch.optim.SGD(parameters, rate, self.momentum, weight_decay=decay, nesterov=nesterov)
 
 
-OPTIMIZERS = Catalogue("optimizers", [AdamW, Adam, SGD])
+OPTIMIZERS = Catalogue[NamedSettings]("optimizers", [AdamW, Adam, SGD])
 
 
 class ScheduleConfig(NamedSettings):
@@ -106,7 +106,7 @@ class Constant(ScheduleConfig):
         return 1.0
 
 
-SCHEDULES = Catalogue("schedules", [WarmupCosine, Polynomial, Constant])
+SCHEDULES = Catalogue[NamedSettings]("schedules", [WarmupCosine, Polynomial, Constant])
 
 
 class TrainingSettings(Settings):

@@ -40,9 +40,9 @@ def _png(path: Path, values: Sequence[int] = ()) -> None:
 
 
 def _build(source: Path, layout: str | None = None, skip: bool = False, folds: int = 2, **settings: Any) -> BuildResult:
-    chosen = detect_layout(source) if layout is None else LAYOUTS[layout]()  # type: ignore[call-arg]
+    chosen = detect_layout(source) if layout is None else LAYOUTS[layout](name=layout)
     chosen = validate(type(chosen), {**chosen.model_dump(), **settings}, "test")
-    result = build_manifest(source, chosen, BuildOptions(folds=folds, skip_unmatched=skip))  # type: ignore[arg-type]
+    result = build_manifest(source, chosen, BuildOptions(folds=folds, skip_unmatched=skip))
     for case in result.manifest.cases:
         read_case(result.manifest, case, source, verify=True)
     return result
@@ -61,7 +61,7 @@ def test_every_layout_in_the_catalogue_names_itself_and_says_what_it_is() -> Non
 
 @pytest.mark.parametrize("name", LAYOUTS.names())
 def test_empty_folder_is_recognised_by_no_layout(tmp_path: Path, name: str) -> None:
-    assert not LAYOUTS[name](name=name).recognises(tmp_path)  # type: ignore[attr-defined]
+    assert not LAYOUTS[name](name=name).recognises(tmp_path)
 
 
 def test_unknown_layout_is_refused_with_the_known(tmp_path: Path) -> None:
