@@ -148,6 +148,7 @@ def check_against(config: ExperimentConfig, manifest: Manifest) -> None:
             f"{manifest.dataset.name} has {dims}; set network.spatial_dims, or patch.slice_axis for 2D on volumes"
         )
     config.network.check_installed()
+    config.loss.check_labels(manifest.dataset.labels)
     if config.data.fold is not None:
         manifest.split(config.data.fold)
     if any(step.name == "colour" for step in config.augmentation) and len(manifest.dataset.channels) != 3:

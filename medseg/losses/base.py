@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, NamedTuple, Self
 
 from medseg.config import NamedSettings
+from medseg.errors import ConfigError
 from medseg.labels import LabelSet
+from medseg.losses.voxel_counts import VoxelCounts
 
 if TYPE_CHECKING:
     from torch import nn
@@ -17,15 +20,57 @@ class LossConfig(NamedSettings):
 
     The label is `(B, 1, *S)` values or `(B, S, *S)` booleans, as the LabelSet says; the set alone decides between
     softmax and sigmoid and which voxels are ignored. Where every voxel is ignored the loss is 0, with a gradient of 0.
+    Each is 0 at a perfect and certain prediction.
     """
+
+    @property
+    def needs_counts(self) -> bool:
+        """Whether `weighed` must be told the voxels of the training cases first."""
+        return False
+
+    def weighed(self, counts: VoxelCounts) -> Self:
+        """The config for training cases with so many voxels; another one only where the weights depend on them."""
+        return self
+
+    def check_labels(self, labels: LabelSet) -> None:
+        """Raises ConfigError where the config cannot be meant for these labels."""
+        return
+
+    def parts(self) -> tuple[Part, ...]:
+        """What training adds up: the loss itself with weight 1, and a sum its terms."""
+        return (Part(_one, self),)
 
     @abstractmethod
     def build(self, labels: LabelSet) -> nn.Module:
         """The loss for labels of this set, for one tensor of logits."""
 
 
-def build_loss(config: LossConfig, labels: LabelSet) -> nn.Module:
-    """The loss for a tensor of logits or, with deep supervision, for a list of them, the finest first."""
-    from medseg.losses.deep_supervision_module import DeepSupervisionLoss
+class Part(NamedTuple):
+    """A loss and its weight as a function of progress: the share of the training steps that are done, 0 to 1."""
 
-    return DeepSupervisionLoss(config.build(labels))
+    weight: Callable[[float], float]
+    loss: LossConfig
+
+
+def _one(progress: float) -> float:
+    return 1.0
+
+
+def build_loss(config: LossConfig, labels: LabelSet, counts: VoxelCounts | None = None) -> nn.Module:
+    """The loss that training minimises: `loss(logits, label, progress)`, a scalar.
+
+    Logits are a tensor or, with deep supervision, a list of them, the finest first. `progress` is the share of the
+    training steps that are done (1 unless given): weights that ramp follow it. `counts` are those of the training
+    cases, wanted where `config.needs_counts`. Raises ConfigError where config and labels do not fit.
+    """
+    from medseg.losses.deep_supervision_module import DeepSupervisionLoss
+    from medseg.losses.sum_module import ScheduledSum
+
+    config.check_labels(labels)
+    if config.needs_counts:
+        if counts is None:
+            raise ConfigError(f"loss {config.name!r} weighs by the voxels of the training cases; give their counts")
+        config = config.weighed(counts)
+    parts = config.parts()
+    losses = [DeepSupervisionLoss(part.loss.build(labels)) for part in parts]
+    return ScheduledSum(losses, [part.weight for part in parts])

@@ -40,7 +40,7 @@ class Training:
     """One run: the parts that it trains and the place where it keeps its checkpoints."""
 
     network: nn.Module
-    loss: nn.Module
+    loss: nn.Module  # called with logits, label and the share of the steps that are done
     patches: Patches
     settings: TrainingSettings
     device: torch.device
@@ -109,7 +109,7 @@ class Training:
         for image, label in zip(images, labels, strict=True):
             with autocast(self.device, self.dtype):
                 logits = self.network(image)
-            part = self.loss(logits, label) * (len(image) / len(batch["image"]))
+            part = self.loss(logits, label, step / total_steps) * (len(image) / len(batch["image"]))
             self.scaler.scale(part).backward()
             loss += float(part.detach())
         cases = ", ".join(batch["case_id"])

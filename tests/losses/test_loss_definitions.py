@@ -11,16 +11,26 @@ from medseg.config import validate
 from medseg.errors import ConfigError
 from medseg.labels import Label, LabelSet
 from medseg.losses import (
+    BoundaryCEConfig,
     CrossEntropyConfig,
     DiceCEConfig,
     DiceConfig,
     FocalConfig,
+    FocalTverskyConfig,
+    GeneralisedDiceConfig,
+    JaccardConfig,
     LossConfig,
+    LovaszConfig,
+    Ramp,
     SumConfig,
+    TopKConfig,
     TverskyConfig,
+    UnifiedFocalConfig,
     build_loss,
 )
 from medseg.losses.deep_supervision_module import thinned
+from medseg.losses.lovasz_module import jaccard_slopes
+from medseg.losses.overlap_module import steep_power
 
 TWO = (Label(name="anterior", value=1), Label(name="posterior", value=2))
 EXCLUSIVE = LabelSet(labels=TWO)
@@ -101,8 +111,28 @@ def test_special_cases_coincide_exactly(labels: LabelSet) -> None:
     if not labels.is_exclusive:
         logits, label = logits[:, 1:], label.repeat(1, 2, 1, 1, 1) > 1
     assert cost(TverskyConfig(alpha=0.5, beta=0.5), logits, label, labels) == cost(DiceConfig(), logits, label, labels)
-    focal, plain = (cost(config, logits, label, labels) for config in (FocalConfig(gamma=0), CrossEntropyConfig()))
+    by_voxel = (CrossEntropyConfig(), FocalConfig(gamma=0))
+    plain, focal = (cost(config, logits, label, labels) for config in by_voxel)
     assert focal == plain
+    same = (TopKConfig(share=1), BoundaryCEConfig(w0=0), CrossEntropyConfig(weights=(2.0,) * labels.channels))
+    if labels.is_exclusive:  # else a weight is for inside, against 1 outside
+        assert cost(same[2], logits, label, labels) == pytest.approx(plain, rel=1e-6)
+    assert [cost(config, logits, label, labels) for config in same[:2]] == pytest.approx([plain] * 2, rel=1e-6)
+    tversky = cost(TverskyConfig(alpha=0.2, beta=0.9), logits, label, labels)
+    assert cost(FocalTverskyConfig(alpha=0.2, beta=0.9, gamma=1), logits, label, labels) == pytest.approx(tversky)
+    jaccard = cost(TverskyConfig(alpha=1, beta=1), logits, label, labels)
+    assert cost(JaccardConfig(), logits, label, labels) == jaccard
+
+
+@pytest.mark.parametrize("asymmetric", [True, False])
+def test_unified_focal_without_gamma_is_cross_entropy_and_tversky(asymmetric: bool) -> None:
+    logits, label = drawn()
+    plain = cost(CrossEntropyConfig(), logits, label)
+    tversky = cost(TverskyConfig(alpha=0.2, beta=0.8, include_background=True), logits, label)
+    even = UnifiedFocalConfig(weight=1, delta=0.5, gamma=0, asymmetric=asymmetric)
+    assert cost(even, logits, label) == pytest.approx(plain / 2, rel=1e-6)
+    region = UnifiedFocalConfig(weight=0, delta=0.8, gamma=0, asymmetric=asymmetric)
+    assert cost(region, logits, label) == pytest.approx(tversky, rel=1e-6)
 
 
 def test_beta_weighs_misses_and_alpha_weighs_false_alarms() -> None:
@@ -136,6 +166,127 @@ def test_focal_counts_easy_voxels_less() -> None:
     assert cost(FocalConfig(gamma=2), logits, label, labels) == pytest.approx(float(expected), rel=1e-5)
 
 
+def test_weighted_cross_entropy_equals_that_of_torch() -> None:
+    logits, label = drawn()
+    weights = (0.2, 3.0, 1.5)
+    torchs = torch.nn.functional.cross_entropy(logits, label[:, 0], weight=torch.tensor(weights))
+    assert cost(CrossEntropyConfig(weights=weights), logits, label) == pytest.approx(float(torchs), rel=1e-6)
+
+    flags, inside = (logits[:, :2] > 0.3).float(), torch.tensor([4.0, 0.5]).view(1, 2, 1, 1, 1)
+    total = torch.nn.functional.binary_cross_entropy_with_logits(
+        logits[:, 1:], flags, pos_weight=inside, reduction="sum"
+    )
+    mean = total / torch.where(flags > 0, inside, 1.0).sum()
+    ours = cost(CrossEntropyConfig(weights=(4.0, 0.5)), logits[:, 1:], flags, OVERLAPPING)
+    assert ours == pytest.approx(float(mean), rel=1e-6)
+
+
+@pytest.mark.parametrize("batch", [False, True])
+@pytest.mark.parametrize("absent", [False, True])
+def test_generalised_dice_equals_that_of_monai(batch: bool, absent: bool) -> None:
+    from monai.losses.dice import GeneralizedDiceLoss
+
+    logits, label = drawn()
+    if absent:
+        label[label == 2] = 0
+    monais = GeneralizedDiceLoss(softmax=True, to_onehot_y=True, batch=batch, smooth_nr=0, smooth_dr=0)(logits, label)
+    ours = cost(GeneralisedDiceConfig(batch=batch, smooth=1e-9), logits, label)
+    assert ours == pytest.approx(float(monais), rel=1e-5)
+
+
+def test_unified_focal_equals_that_of_monai() -> None:
+    from monai.losses.unified_focal_loss import AsymmetricFocalLoss, AsymmetricFocalTverskyLoss
+
+    logits, label = drawn()
+    label = label.clamp(max=1)
+    labels = LabelSet(labels=TWO[:1])
+    p, truth = logits[:, :2].softmax(dim=1), labels.one_hot(label)
+    focal = AsymmetricFocalLoss(delta=0.6, gamma=0.4)(p, truth)
+    tversky = AsymmetricFocalTverskyLoss(delta=0.6, gamma=0.4)(p, truth)
+    ours = [UnifiedFocalConfig(weight=weight, delta=0.6, gamma=0.4) for weight in (1, 0)]
+    found = [cost(config, logits[:, :2], label, labels) for config in ours]
+    assert found == pytest.approx([2 * float(focal), float(tversky)], rel=1e-5)  # theirs is a mean over outputs
+
+
+def test_generalised_dice_lets_a_small_label_count_as_much_as_a_large_one() -> None:
+    label = torch.zeros(1, 1, 20, 20)
+    label[:, :, :10] = 1  # 200 voxels
+    label[:, :, 15, 15] = 2  # one voxel
+    truth = EXCLUSIVE.one_hot(label)
+    half = ((truth * 2 - 1) * 50).clone()
+    half[:, :, 15, 15] = half[:, :, 0, 19].flip(0)  # the small label is lost to the background
+    without_small = cost(GeneralisedDiceConfig(), half, label)
+    assert without_small > 0.9 > 0.4 > cost(DiceConfig(include_background=True), half, label)
+
+
+def test_a_power_below_one_has_a_bounded_slope_down_to_zero() -> None:
+    missed = torch.tensor([0.0, 1e-30, 1e-3], requires_grad=True)  # of a label that is right, nearly right, and so on
+    powers = steep_power(missed, 0.75)
+    powers.sum().backward()
+    assert powers.tolist() == pytest.approx([0, 0, 1e-3**0.75], abs=1e-9)
+    assert missed.grad is not None
+    assert all(0 <= slope < 100 for slope in missed.grad.tolist())
+
+
+def test_top_k_is_the_mean_of_the_hardest() -> None:
+    logits = torch.zeros(1, 2, 10, 1)
+    logits[0, 1, :, 0] = torch.tensor([9.0, 8, 7, 6, 5, 4, 3, 2, -2, -4])
+    label, labels = torch.ones(1, 1, 10, 1), LabelSet(labels=TWO[:1])
+    hardest = torch.nn.functional.softplus(torch.tensor([2.0, 4.0])).mean()
+    assert cost(TopKConfig(share=0.2), logits, label, labels) == pytest.approx(float(hardest), rel=1e-6)
+    assert cost(TopKConfig(share=0.01), logits, label, labels) == pytest.approx(float(torch.tensor(4.0).exp().log1p()))
+
+
+@pytest.mark.parametrize("batch", [False, True])
+def test_lovasz_of_a_certain_prediction_is_the_jaccard_loss(batch: bool) -> None:
+    torch.manual_seed(0)
+    label, found = torch.randint(3, (2, 1, 6, 5)), torch.randint(3, (2, 1, 6, 5))
+    logits = EXCLUSIVE.one_hot(found) * 1e4
+    pooled = JaccardConfig(batch=batch, include_background=True, smooth=1e-9)
+    assert cost(LovaszConfig(batch=batch), logits, label) == pytest.approx(cost(pooled, logits, label), rel=1e-5)
+    # The hinge of a logit of 1 on the wrong side is 2, of one on the right side 0.
+    signs = torch.where(found.repeat(1, 2, 1, 1) == torch.tensor([1, 2]).view(1, 2, 1, 1), 1.0, -1.0)
+    flags = label.repeat(1, 2, 1, 1) == torch.tensor([1, 2]).view(1, 2, 1, 1)
+    certain = JaccardConfig(batch=batch, smooth=1e-9)
+    hinge = cost(LovaszConfig(batch=batch), signs, flags, OVERLAPPING)
+    assert hinge == pytest.approx(2 * cost(certain, signs * 1e4, flags, OVERLAPPING), rel=1e-5)
+
+
+def test_lovasz_slopes_stay_exact_among_a_million_voxels() -> None:
+    torch.manual_seed(0)
+    errors, truth = torch.rand(1, 1_000_000), (torch.rand(1, 1_000_000) < 0.1).float()
+    order = errors[0].argsort(descending=True, stable=True)
+    is_true = truth[0, order].double()
+    union = is_true.sum() + (1 - is_true).cumsum(0)
+    losses = 1 - (is_true.sum() - is_true.cumsum(0)) / union
+    expected = torch.diff(losses, prepend=torch.zeros(1, dtype=torch.float64))
+    torch.testing.assert_close(jaccard_slopes(errors, truth)[0, order].double(), expected, rtol=1e-5, atol=1e-14)
+
+
+def test_raising_beta_raises_the_recall_of_a_model_that_cannot_be_right() -> None:
+    torch.manual_seed(0)
+    label = torch.zeros(4, 1, 24, 24)
+    label[:, :, 8:16, 6:18] = 1
+    image = label + 0.8 * torch.randn(4, 1, 24, 24)  # a grey value decides, and label and background overlap in it
+    labels, recalls, precisions = LabelSet(labels=TWO[:1]), [], []
+    for beta in (0.1, 0.3, 0.5, 0.7, 0.9):
+        slope, offset = torch.ones(1, requires_grad=True), torch.zeros(1, requires_grad=True)
+        optimiser = torch.optim.Adam([slope, offset], lr=0.1)
+        loss = build_loss(TverskyConfig(alpha=1 - beta, beta=beta, batch=True), labels)
+        for _ in range(150):
+            optimiser.zero_grad()
+            score = slope * image + offset
+            loss(torch.cat((torch.zeros_like(score), score), dim=1), label).backward()
+            optimiser.step()
+        found = (slope * image + offset > 0).detach()
+        hits = float((found & (label > 0)).sum())
+        recalls.append(hits / float(label.sum()))
+        precisions.append(hits / float(found.sum()))
+    assert recalls == sorted(recalls)
+    assert precisions == sorted(precisions, reverse=True)
+    assert recalls[-1] > recalls[0] + 0.2
+
+
 def test_weighted_sum_is_the_sum_of_its_parts() -> None:
     logits, label = drawn()
     parts = {"dice": DiceConfig(batch=True), "cross_entropy": CrossEntropyConfig()}
@@ -144,6 +295,26 @@ def test_weighted_sum_is_the_sum_of_its_parts() -> None:
     by_hand = 0.5 * cost(parts["dice"], logits, label) + 2 * cost(parts["cross_entropy"], logits, label)
     assert total == pytest.approx(by_hand, rel=1e-6)
     assert cost(DiceCEConfig(dice_weight=0.5, cross_entropy_weight=2), logits, label) == pytest.approx(total, rel=1e-6)
+
+
+def test_weights_ramp_with_the_progress_of_training() -> None:
+    logits, label = drawn()
+    terms = [
+        {"loss": {"name": "dice"}},
+        {"weight": 2, "ramp": {"first": 0.1, "start": 0.2, "end": 0.6}, "loss": {"name": "boundary"}},
+    ]
+    config = validate(SumConfig, {"terms": terms}, "experiment.yaml")
+    loss = build_loss(config, EXCLUSIVE)
+    dice, boundary = (cost(term.loss, logits, label) for term in config.terms)
+    for progress, factor in ((0, 0.1), (0.2, 0.1), (0.3, 0.325), (0.4, 0.55), (0.6, 1), (1, 1)):
+        expected = dice + 2 * factor * boundary
+        assert float(loss(logits, label, progress)) == pytest.approx(expected, rel=1e-6)
+    assert float(loss([logits], label)) == pytest.approx(float(config.build(EXCLUSIVE)(logits, label)), rel=1e-6)
+
+
+def test_a_cosine_ramp_starts_and_ends_flat() -> None:
+    ramp = Ramp(shape="cosine", first=2, last=0)
+    assert [ramp.factor(progress) for progress in (0, 0.25, 0.5, 1)] == pytest.approx([2, 1.70710678, 1, 0])
 
 
 def test_deep_supervision_halves_the_weight_stage_by_stage() -> None:
@@ -155,6 +326,10 @@ def test_deep_supervision_halves_the_weight_stage_by_stage() -> None:
     expected = (4 * alone[0] + 2 * alone[1] + alone[2]) / 7
     assert cost(config, stages, label) == pytest.approx(expected, rel=1e-6)
     assert cost(config, [logits], label) == alone[0]
+    terms = [{"loss": {"name": "dice_ce"}}, {"weight": 0.5, "loss": {"name": "hausdorff"}}]
+    summed = validate(SumConfig, {"terms": terms}, "experiment.yaml")
+    shape = cost(summed.terms[1].loss, stages, label)
+    assert cost(summed, stages, label) == pytest.approx(expected + 0.5 * shape, rel=1e-6)
 
 
 def test_thinned_label_keeps_its_values_and_dtype() -> None:
@@ -175,6 +350,16 @@ def test_thinned_label_keeps_its_values_and_dtype() -> None:
         (SumConfig, {"terms": [{"loss": {"name": "dise"}}]}, "did you mean 'dice'"),
         (SumConfig, {"terms": [{"loss": {"name": "dice", "smoth": 1}}]}, "did you mean 'smooth'"),
         (SumConfig, {"terms": [{"loss": {"name": "sum", "terms": []}}]}, "'sum' is not known"),
+        (SumConfig, {"terms": [{"ramp": {}, "loss": {"name": "dice"}}]}, "every weight is 0 at 0 of training"),
+        (SumConfig, {"terms": [{"ramp": {"first": 1, "last": 0, "end": 0.5}, "loss": {"name": "dice"}}]}, "0 at 0.5"),
+        (Ramp, {"start": 0.5, "end": 0.5}, "let start be lower"),
+        (Ramp, {"last": 0}, "would never count"),
+        (TopKConfig, {"share": 0}, "share"),
+        (FocalTverskyConfig, {"gamma": 0.5}, "gamma"),
+        (FocalTverskyConfig, {"alpha": 0, "beta": 0}, "no error would count"),
+        (CrossEntropyConfig, {"weights": [0, 0]}, "nothing would be learned"),
+        (CrossEntropyConfig, {"weights": "inverse_frequenzy"}, "inverse_frequency"),
+        (CrossEntropyConfig, {"weights": [1, -1]}, "weights"),
     ],
 )
 def test_wrong_settings_are_refused_with_the_reason(settings: type[Any], content: dict[str, Any], says: str) -> None:
