@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from medseg.errors import ConfigError
+from pipelines.benchmark.verbs import app as benchmark_app
 from pipelines.manifest import app as manifest_app
-from pipelines.process import last_resort, perform
+from pipelines.process import checked_device, last_resort, perform
 
 app = typer.Typer(
     name="medseg",
@@ -22,12 +21,6 @@ app = typer.Typer(
     pretty_exceptions_show_locals=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-
-
-def _checked_device(device: str) -> str:
-    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", device):
-        raise ConfigError(f"--device {device!r} is not known; choose auto, cpu, cuda or cuda:N")
-    return device
 
 
 def _show_version(wanted: bool) -> None:
@@ -42,7 +35,7 @@ Assignments = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change one setting; may be repeated.")
 ]
 DataRoot = Annotated[Path | None, typer.Option(metavar="DIR", help="Where the manifest's files lie.")]
-Device = Annotated[str, typer.Option(callback=_checked_device, help="auto, cpu, cuda or cuda:N.")]
+Device = Annotated[str, typer.Option(callback=checked_device, help="auto, cpu, cuda or cuda:N.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON, all other text to standard error.")]
 Verbose = Annotated[bool, typer.Option("-v", "--verbose", help="Show log messages and where an error came from.")]
 Model = Annotated[Path, typer.Argument(metavar="MODEL", help="Folder of a trained model or of a run.")]
@@ -154,6 +147,9 @@ def infer(
         str | None,
         typer.Option(metavar="CODE", help="Modality of the series: MR, CT, PT; it may be another than the model's."),
     ] = None,
+    explain: Annotated[
+        str | None, typer.Option(metavar="WHAT", help="attention: where the network looked, as NIfTI and pictures.")
+    ] = None,
     assignments: Assignments = None,
     device: Device = "auto",
     as_json: Json = False,
@@ -168,12 +164,14 @@ def infer(
 
         use = ModelUse(model, tuple(assignments or ()), device)
         names = [name.strip() for given in formats or ["nifti"] for name in given.split(",") if name.strip()]
-        return infer(model=use, inputs=inputs, output=output, formats=names, rule=series_rule(series or [], modality))
+        rule = series_rule(series or [], modality)
+        return infer(model=use, inputs=inputs, output=output, formats=names, rule=rule, explain=explain)
 
     perform(journey, as_json, verbose)
 
 
 app.add_typer(manifest_app, name="manifest")
+app.add_typer(benchmark_app, name="benchmark")
 
 
 @app.command("list")
@@ -181,7 +179,8 @@ def list_names(
     kind: Annotated[
         str | None,
         typer.Argument(
-            metavar="KIND", help="networks, losses, transforms, metrics, postprocessing, configs, manifests, formats."
+            metavar="KIND",
+            help="networks, attentions, losses, transforms, metrics, postprocessing, configs, manifests, formats.",
         ),
     ] = None,
     as_json: Json = False,

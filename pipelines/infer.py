@@ -20,22 +20,30 @@ FORMATS = {
 
 
 def infer(
-    model: ModelUse, inputs: Sequence[Path], output: Path, formats: Sequence[str], rule: SeriesRule
+    model: ModelUse,
+    inputs: Sequence[Path],
+    output: Path,
+    formats: Sequence[str],
+    rule: SeriesRule,
+    explain: str | None = None,
 ) -> dict[str, Any]:
     """Segments every input and writes it before the next is read; inputs that fail are named at the end.
 
     A result that cannot be written stops the work, because the next could not be written either. The `rule` picks
-    the series of a DICOM study; a modality that it names is taken at its word, even if it is not the model's.
+    the series of a DICOM study; a modality that it names is taken at its word, even if it is not the model's. With
+    `explain` ("attention") it is shown beside the labels what led to them.
     """
     for name in formats:
         if name not in FORMATS:
             raise ConfigError(f"--format {name!r} is not known{suggestion(name, FORMATS)}")
     sources = list_sources(inputs, formats)
+    from pipelines.explaining import Explaining
     from pipelines.locations import output_folder
-    from pipelines.segmentations import RECORD, Record, write
+    from pipelines.segmentations import RECORD, Record, all_or_none, write
 
     console = Console()
-    trained, segment = model.open()
+    trained, predictor = model.predictor()
+    explaining = None if explain is None else Explaining(explain, trained, predictor)
     output_folder(output)
     record = Record(trained.card.title, model.assignments, sources)
     with record.kept(output), console.progress(len(sources), "segmenting") as steps:
@@ -44,8 +52,11 @@ def infer(
                 image, series = source.read(rule)
                 if rule.modality is None:
                     trained.check_modality(image)
-                segmentation = segment(image)
-                files = write(segmentation, series, output, source.name, formats)
+                segmentation = trained.segment(image, predictor)
+                with all_or_none() as files:
+                    files += write(segmentation, series, output, source.name, formats)
+                    if explaining is not None:
+                        explaining.write(image, segmentation, output, source.name, files)
                 record.finish(source, segmentation, series, files)
             except (ConfigError, DataError, ModelError) as error:
                 record.fail(source, error)

@@ -102,6 +102,7 @@ def _formats() -> list[Entry]:
 
 KINDS: dict[str, Callable[[], list[Entry]]] = {
     "networks": _networks,
+    "attentions": lambda: _from_catalogue("medseg.networks.attention", "ATTENTIONS"),
     "losses": lambda: _from_catalogue("medseg.losses", "LOSSES"),
     "optimizers": lambda: _from_catalogue("medseg.training.settings", "OPTIMIZERS"),
     "schedules": lambda: _from_catalogue("medseg.training.settings", "SCHEDULES"),

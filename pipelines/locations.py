@@ -11,6 +11,7 @@ from medseg.data.manifest import DATASET
 from medseg.errors import ConfigError
 
 CONFIG_SUFFIXES = (".yaml", ".yml")
+BENCHMARKS = "benchmarks"  # folder of configs/ with the lists that `medseg benchmark` goes through, no experiments
 
 
 def shipped(kind: str) -> Path | None:
@@ -25,10 +26,18 @@ def shipped(kind: str) -> Path | None:
 
 
 def shipped_configs() -> dict[str, Path]:
-    """Name -> file of each shipped config; one in a sub-folder is called `folder/name`."""
+    """Name -> file of each shipped experiment; one in a sub-folder is called `folder/name`."""
     folder = shipped("configs")
-    files = sorted(folder.rglob("*.yaml")) if folder else []
-    return {path.relative_to(folder).with_suffix("").as_posix(): path for path in files} if folder else {}
+    files = {path.relative_to(folder): path for path in sorted(folder.rglob("*.yaml"))} if folder else {}
+    return {name.with_suffix("").as_posix(): path for name, path in files.items() if name.parts[0] != BENCHMARKS}
+
+
+def find_benchmark(name: str) -> Path:
+    """The file of a shipped list that a benchmark goes through. Raises ConfigError where the package lacks it."""
+    path = (shipped("configs") or Path("configs")) / BENCHMARKS / f"{name}.yaml"
+    if not path.is_file():
+        raise ConfigError(f"{path} is missing; install medseg again, or give a list of your own")
+    return path
 
 
 def shipped_manifests() -> dict[str, Path]:

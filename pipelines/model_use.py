@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from medseg.inference.predictor import Predictor
     from medseg.trained_model import TrainedModel
     from medseg.volume import Segmentation, Volume
 
@@ -21,7 +22,12 @@ class ModelUse:
     device: str = "auto"
 
     def open(self) -> tuple[TrainedModel, Callable[[Volume], Segmentation]]:
-        """The model as it is to be used, and the function that segments with it.
+        """The model as it is to be used, and the function that segments with it; raises as `predictor` does."""
+        model, predictor = self.predictor()
+        return model, lambda volume: model.segment(volume, predictor)
+
+    def predictor(self) -> tuple[TrainedModel, Predictor]:
+        """The model as it is to be used, and its predictor on the device.
 
         Raises ConfigError for assignments that it does not allow, ModelError where it is absent or damaged.
         """
@@ -30,5 +36,4 @@ class ModelUse:
 
         device = choose_device(self.device)
         model = load_model(self.folder).adapted(self.assignments)
-        predictor = model.predictor(device)
-        return model, lambda volume: model.segment(volume, predictor)
+        return model, model.predictor(device)

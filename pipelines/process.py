@@ -7,6 +7,7 @@ import json
 import logging
 import math
 import os
+import re
 import sys
 import time
 import traceback
@@ -62,6 +63,13 @@ def prepare(verbose: bool) -> None:
     for category in (FutureWarning, DeprecationWarning):
         warnings.simplefilter("ignore", category)
     warnings.filterwarnings("ignore", category=UserWarning, module=r"(monai|mlflow|highdicom|pydicom)\b")
+
+
+def checked_device(device: str) -> str:
+    """What `--device` was given. Raises ConfigError for what is no device's name; none is looked for."""
+    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", device):
+        raise ConfigError(f"--device {device!r} is not known; choose auto, cpu, cuda or cuda:N")
+    return device
 
 
 def perform(journey: Callable[[], object], as_json: bool = False, verbose: bool = False) -> None:

@@ -94,19 +94,26 @@ def write(
     from medseg.io import write_nifti
     from medseg.io.dicom import write_dicom_seg
 
-    files: list[Path] = []
-    try:
+    with all_or_none() as files:
         if "dicom-seg" in formats and series is not None:
             files.append(write_dicom_seg(segmentation, series, output / f"{name}_seg.dcm"))
         if "nifti" in formats and segmentation.geometry.unit == "px":
             _write_pictures(segmentation, output, name, files)
         elif "nifti" in formats:
             files.append(write_nifti(segmentation, output / f"{name}_label.nii.gz"))
+    return files
+
+
+@contextmanager
+def all_or_none() -> Iterator[list[Path]]:
+    """A list of files that are removed again where writing the next one fails."""
+    files: list[Path] = []
+    try:
+        yield files
     except MedsegError:
         for file in files:
             file.unlink(missing_ok=True)
         raise
-    return files
 
 
 def _write_pictures(segmentation: Segmentation, output: Path, name: str, files: list[Path]) -> None:

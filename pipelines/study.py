@@ -65,13 +65,19 @@ def with_threads(study: Study, count: int) -> Study:
     return replace(study, experiment=changed(study.experiment, [f"training.threads={count}"]))
 
 
+def with_digests(study: Study) -> Study:
+    """The study with the digest of its pretrained weights written down, so that the same file is asked for again."""
+    pinned = study.experiment.network.pinned()
+    return replace(study, experiment=study.experiment.model_copy(update={"network": pinned}))
+
+
 def build_training(study: Study, folder: Path, device: torch.device, console: Console) -> Training:
     """Reads and prepares the training cases, and builds network and loss; the seed decides the first weights."""
     import torch
 
     from medseg.data.loaders import Patches
     from medseg.devices import be_deterministic
-    from medseg.losses import build_loss
+    from medseg.losses import build_loss, count_voxels
     from medseg.reproducibility import seeded
     from medseg.training.loop import Training
 
@@ -81,11 +87,15 @@ def build_training(study: Study, folder: Path, device: torch.device, console: Co
     be_deterministic(device)
     torch.manual_seed(seeded(config.seed, "weights"))
     network = config.build_network(len(study.manifest.dataset.channels), labels)
+    if not (folder / "checkpoints").is_dir():  # a run that is resumed has its own weights there
+        config.network.load_pretrained(network)
     validation = _validation(study, network, device)
+    cases = _prepared(study, console)
+    counts = count_voxels((case.label.numpy() for case in cases), labels) if config.loss.needs_counts else None
     return Training(
         network=network,
-        loss=build_loss(config.loss, labels),
-        patches=Patches(_prepared(study, console), config.patch, config.augmentation, config.seed),
+        loss=build_loss(config.loss, labels, counts),
+        patches=Patches(cases, config.patch, config.augmentation, config.seed),
         settings=config.training,
         device=device,
         folder=folder / "checkpoints",

@@ -33,10 +33,10 @@ def train_experiment(experiment: ExperimentConfig, data_root: Path | None, outpu
     )
     from medseg.devices import choose_device, usable_cores
     from pipelines.run import Run
-    from pipelines.study import build_training, with_threads
+    from pipelines.study import build_training, with_digests, with_threads
 
     target = choose_device(device)
-    study = with_threads(study, experiment.training.threads or usable_cores())
+    study = with_threads(with_digests(study), experiment.training.threads or usable_cores())
     run = Run.create(output_folder(output), study)
     training = build_training(study, run.folder, target, console)
     total_steps = _length(training, experiment, console)

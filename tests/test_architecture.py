@@ -243,8 +243,10 @@ def test_the_library_keeps_its_habits(modules: dict[str, Module]) -> None:
     assert habit_faults(modules) == []
 
 
-SETTINGS_MODULES = [f"medseg.{part}" for part in ("config", "labels", "networks", "losses", "postprocessing")]
-SETTINGS_MODULES += [f"medseg.{part}" for part in ("tracking", "data.augmentation", "data.dataset", "experiment")]
+SETTINGS_MODULES = [f"medseg.{part}" for part in ("config", "labels", "networks", "networks.attention", "losses")]
+SETTINGS_MODULES += [
+    f"medseg.{part}" for part in ("postprocessing", "tracking", "data.augmentation", "data.dataset", "experiment")
+]
 
 
 @pytest.mark.parametrize("name", SETTINGS_MODULES)

@@ -13,7 +13,7 @@ from PIL import Image
 from medseg.errors import GeometryError
 from medseg.geometry import Geometry
 from medseg.labels import Label, LabelSet
-from medseg.pictures import curves, overlay
+from medseg.pictures import curves, heat, overlay
 from medseg.pictures.planes import choose_plane
 from medseg.volume import Segmentation, Volume
 
@@ -133,8 +133,52 @@ def test_overlapping_labels_are_drawn() -> None:
 def test_a_label_on_another_grid_is_refused() -> None:
     geometry, inside = corner_case(RAS)
     other = Geometry(geometry.shape, LPS)
-    with pytest.raises(GeometryError, match="bring the label onto the image's grid"):
+    with pytest.raises(GeometryError, match="bring it onto the image's grid"):
         overlay(Volume(np.zeros((1, *geometry.shape)), geometry), Segmentation(inside.astype(int), other, LABELS), None)
+
+
+def test_heat_lies_where_the_weights_are_and_leaves_the_rest_as_it_is() -> None:
+    """A grey image under weights of 1 in its left half: 0.3 of the grey and 0.7 of the hottest colour."""
+    geometry = Geometry.from_spacing((16, 16), (1, 1), "px")
+    ramp = np.repeat(np.arange(16.0)[:, None], 16, axis=1)[None]
+    weights = np.zeros((1, 16, 16), np.float32)
+    weights[:, :8] = 0.25
+    shown = pixels(heat(Volume(ramp, geometry), Volume(weights, geometry)))
+    row = shown[shown.shape[0] // 2]
+    image, heated = row[16 : 16 + 384], row[16 + 384 + 16 : 16 + 384 + 16 + 384]
+    assert np.array_equal(heated[210:], image[210:])
+    expected = 0.3 * image[:180] + 0.7 * np.array([255, 225, 90])
+    assert np.abs(heated[:180] - expected).max() <= 1
+
+
+@pytest.mark.parametrize("value", [0.0, 1.0])
+def test_weights_that_are_all_equal_leave_the_image_as_it_is(value: float) -> None:
+    geometry, inside = corner_case(RAS)
+    image, prediction = Volume(np.ones((1, *geometry.shape)), geometry), Segmentation(inside * 1, geometry, LABELS)
+    shown = pixels(heat(image, Volume(np.full(image.array.shape, value), geometry), prediction, "case"))
+    coloured = (shown.max(axis=-1) - shown.min(axis=-1)) > 12
+    assert coloured[:-40].sum() == 0  # above the legend
+
+
+def test_heat_shows_the_slice_that_the_overlay_shows() -> None:
+    geometry = Geometry.from_spacing((10, 10, 10), (1, 1, 1))
+    label = np.zeros(geometry.shape, int)
+    label[2:5, 2:5, 7] = 1
+    weights = np.zeros((1, 10, 10, 10))
+    weights[..., 7] = 1.0
+    image, prediction = Volume(np.zeros((1, 10, 10, 10)), geometry), Segmentation(label, geometry, LABELS)
+    with_label = pixels(heat(image, Volume(weights, geometry), prediction))
+    without = pixels(heat(image, Volume(weights, geometry)))
+    hot = [(np.abs(one - 0.7 * np.array([255, 225, 90])).max(axis=-1) < 2).sum() for one in (with_label, without)]
+    assert hot[0] > 100_000
+    assert hot[1] == 0
+
+
+def test_weights_on_another_grid_are_refused() -> None:
+    geometry = Geometry.from_spacing((4, 4), (1, 1), "px")
+    other = Volume(np.zeros((1, 4, 4)), Geometry.from_spacing((4, 4), (2, 1), "px"))
+    with pytest.raises(GeometryError, match="bring it onto the image's grid"):
+        heat(Volume(np.zeros((1, 4, 4)), geometry), other)
 
 
 def test_a_long_caption_is_broken_into_lines() -> None:

@@ -97,6 +97,22 @@ def write_picture(segmentation: Segmentation, path: Path) -> Path:
     return path
 
 
+def write_picture_values(volume: Volume, path: Path) -> Path:
+    """Writes one channel of real numbers in 2D as a TIFF of float32, whole or not at all; a spacing is not kept.
+
+    Raises ConfigError and WriteError.
+    """
+    from PIL import Image
+
+    if path.suffix.lower() not in (".tif", ".tiff"):
+        raise ConfigError(f"{path}: real numbers fit into a TIFF only; change the name to end in .tif")
+    if volume.geometry.dims != 2 or volume.channels != 1:
+        raise ConfigError(f"{path}: only one channel in 2D fits into a TIFF; write NIfTI")
+    with atomic_path(path) as temporary:
+        Image.fromarray(np.ascontiguousarray(volume.array[0].T, dtype=np.float32)).save(temporary, format="TIFF")
+    return path
+
+
 def _decoded(path: Path) -> _Picture:
     """The decoded picture; whatever Pillow raises over a bad one becomes a ReadError."""
     from PIL import Image, UnidentifiedImageError

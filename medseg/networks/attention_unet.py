@@ -51,8 +51,9 @@ class AttentionUNetConfig(NetworkConfig):
         return tuple(math.prod(steps) for steps in zip(*self._steps(), strict=True))
 
     def build(self, in_channels: int, out_channels: int) -> nn.Module:
-        from monai.networks.nets.attentionunet import AttentionUnet
+        from monai.networks.nets.attentionunet import AttentionBlock, AttentionUnet
 
+        from medseg.networks.attention.maps import AttentionMap
         from medseg.networks.shallow_convolution import guard_shallow_grids
 
         network = AttentionUnet(
@@ -65,4 +66,7 @@ class AttentionUNetConfig(NetworkConfig):
             up_kernel_size=self._kernel(),
             dropout=self.dropout,
         )
+        gates = [module for module in network.modules() if isinstance(module, AttentionBlock)]  # finest first
+        for stage, gate in enumerate(gates):
+            gate.psi.append(AttentionMap(f"skip.{stage}.gate"))
         return guard_shallow_grids(network)

@@ -53,6 +53,13 @@ class NetworkConfig(NamedSettings):
     def build(self, in_channels: int, out_channels: int) -> nn.Module:
         """The network for C input and K output channels."""
 
+    def pinned(self) -> Self:
+        """The config with the digest of each file that training begins from; itself where there is none."""
+        return self
+
+    def load_pretrained(self, network: nn.Module) -> None:
+        """Puts weights from such a file into the network; only training does so, a trained model never needs it."""
+
     def check_size(self, size: Sequence[int], where: str) -> None:
         """Raises ConfigError, naming the nearest admissible sizes, where the network cannot take a patch of `size`.
 

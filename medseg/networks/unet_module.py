@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
+from medseg.networks.attention.places import after_stages, on_skips
+from medseg.networks.layers import (
+    activation,
+    average_pool,
+    channel_dropout,
+    conv,
+    initialise_he,
+    linear_mode,
+    max_pool,
+    norm,
+    transposed_conv,
+)
+
 if TYPE_CHECKING:
     from medseg.networks.unet import UNetConfig
-
-LEAKY_SLOPE = 0.01  # Isensee et al. 2021
-
-_ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
-    "leaky_relu": lambda: nn.LeakyReLU(LEAKY_SLOPE, inplace=True),
-    "relu": lambda: nn.ReLU(inplace=True),
-    "prelu": lambda: nn.PReLU(init=LEAKY_SLOPE),
-    "elu": lambda: nn.ELU(inplace=True),
-    "gelu": nn.GELU,
-    "silu": lambda: nn.SiLU(inplace=True),
-}
 
 
 class UNet(nn.Module):
@@ -32,39 +33,46 @@ class UNet(nn.Module):
         encoder   sum over i of k c(i-1) ci + (d - 1) k ci^2 + 2 d ci        (c(-1) = C; 2 ci: scale and shift)
         decoder   sum over i < n of  prod(s(i+1)) c(i+1) ci + ci  +  2 k ci^2 + (d - 1) k ci^2 + 2 d ci
         head      c0 K + K
-    parameters. Weights start Kaiming normal (He et al., ICCV 2015; a = 0.01, fan in), biases at zero.
+    parameters. Weights start Kaiming normal (He et al., ICCV 2015; a = 0.01, fan in), biases at zero. Attention is
+    drawn last, so that for one seed a network with it starts from the very weights of the network without.
     """
 
-    def __init__(self, config: UNetConfig, in_channels: int, out_channels: int) -> None:
+    def __init__(self, config: UNetConfig, encoder: nn.ModuleList, out_channels: int) -> None:
+        """`encoder`: one module a stage, finest first, whose widths and strides are those of the config."""
         super().__init__()
         widths, strides, kernels = config.channels, config.stage_strides(), config.stage_kernels()
         coarser = range(len(widths) - 1)
-        self.encoder = nn.ModuleList(
-            Stage(config, before, width, kernel, stride)
-            for before, width, kernel, stride in zip((in_channels, *widths), widths, kernels, strides, strict=False)
-        )
+        self.encoder = encoder
         self.upsamplers = nn.ModuleList(_upsampler(config, widths[i + 1], widths[i], strides[i + 1]) for i in coarser)
         joined = 2 if config.skips == "concatenate" else 1
         self.decoder = nn.ModuleList(
             Stage(config, joined * widths[i], widths[i], kernels[i], (1,) * config.spatial_dims) for i in coarser
         )
         self.heads = nn.ModuleList(
-            _conv(config)(widths[i], out_channels, kernel_size=1) for i in range(1 + config.deep_supervision)
+            conv(config.spatial_dims)(widths[i], out_channels, kernel_size=1)
+            for i in range(1 + config.deep_supervision)
         )
         self.skips, self.checkpointing = config.skips, config.checkpointing
-        self.apply(_initialise)
+        self.apply(initialise_he)
+
+        dims, attention = config.spatial_dims, config.attention
+        self.encoder_attention = after_stages(attention, "encoder", dims, widths)
+        self.decoder_attention = after_stages(attention, "decoder", dims, widths[:-1])
+        self.skip_attention = on_skips(attention, dims, widths[:-1])
 
     def forward(self, image: torch.Tensor) -> torch.Tensor | list[torch.Tensor]:
         features, passed = image, []
-        for stage in self.encoder:
-            features = self._run(stage, features)
+        for stage, attention in zip(self.encoder, self.encoder_attention, strict=True):
+            features = self._run(stage, attention, features)
             passed.append(features)
         passed.pop()
 
         logits: list[torch.Tensor] = []  # coarsest first
         heads = len(self.heads) if self.training else 1
         for i in reversed(range(len(self.decoder))):
-            features = self._run(self.decoder[i], self._join(self.upsamplers[i](features), passed.pop()))
+            coarser = self.upsamplers[i](features)
+            joined = self._join(coarser, self.skip_attention[i](passed.pop(), coarser))
+            features = self._run(self.decoder[i], self.decoder_attention[i], joined)
             if i < heads:
                 logits.append(self.heads[i](features))
         return logits[::-1] if len(logits) > 1 else logits[0]
@@ -78,12 +86,24 @@ class UNet(nn.Module):
             case _:
                 return features
 
-    def _run(self, stage: nn.Module, features: torch.Tensor) -> torch.Tensor:
+    def _run(self, stage: nn.Module, attention: nn.Module, features: torch.Tensor) -> torch.Tensor:
+        def whole(entering: torch.Tensor) -> torch.Tensor:
+            result: torch.Tensor = attention(stage(entering))
+            return result
+
         if self.checkpointing and self.training:
-            recomputed: torch.Tensor = checkpoint(stage, features, use_reentrant=False)
+            recomputed: torch.Tensor = checkpoint(whole, features, use_reentrant=False)
             return recomputed
-        result: torch.Tensor = stage(features)
-        return result
+        return whole(features)
+
+
+def plain_encoder(config: UNetConfig, in_channels: int) -> nn.ModuleList:
+    """The encoder of UNetConfig: one Stage after the other."""
+    widths, kernels, strides = config.channels, config.stage_kernels(), config.stage_strides()
+    return nn.ModuleList(
+        Stage(config, before, width, kernel, stride)
+        for before, width, kernel, stride in zip((in_channels, *widths), widths, kernels, strides, strict=False)
+    )
 
 
 class Stage(nn.Module):
@@ -97,12 +117,12 @@ class Stage(nn.Module):
         pooled = config.downsampling != "strided" and stride != one
         self.pool = _pool(config, stride) if pooled else nn.Identity()
         stride = one if pooled else stride
-        parts = _conv_norm(config, in_channels, width, kernel, stride)
+        parts = conv_norm(config, in_channels, width, kernel, stride)
         for _ in range(config.convs - 1):
-            parts += [_ACTIVATIONS[config.activation](), *_conv_norm(config, width, width, kernel, one)]
+            parts += [activation(config.activation), *conv_norm(config, width, width, kernel, one)]
         self.body = nn.Sequential(*parts)
         self.shortcut = _shortcut(config, in_channels, width, stride) if config.residual else None
-        self.activation = _ACTIVATIONS[config.activation]()
+        self.activation = activation(config.activation)
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         features = self.pool(features)
@@ -113,16 +133,17 @@ class Stage(nn.Module):
         return activated
 
 
-def _conv_norm(
+def conv_norm(
     config: UNetConfig, in_channels: int, width: int, kernel: tuple[int, ...], stride: tuple[int, ...]
 ) -> list[nn.Module]:
     """Convolution that keeps the grid but for its stride, normalisation, dropout."""
-    padding = tuple(size // 2 for size in kernel)
+    dims, padding = config.spatial_dims, tuple(size // 2 for size in kernel)
     subtracted = config.normalisation in ("instance", "batch")  # a bias would be taken off again with the mean
-    convolution = _conv(config)(in_channels, width, kernel, stride, padding, bias=not subtracted)
-    parts: list[nn.Module] = [convolution, *_norm(config, width)]
+    parts: list[nn.Module] = [conv(dims)(in_channels, width, kernel, stride, padding, bias=not subtracted)]
+    if config.normalisation != "none":
+        parts.append(norm(config.normalisation, dims, width, config.groups))
     if config.dropout > 0:
-        parts.append((nn.Dropout2d, nn.Dropout3d)[config.spatial_dims - 2](config.dropout))
+        parts.append(channel_dropout(dims, config.dropout))
     return parts
 
 
@@ -130,48 +151,22 @@ def _shortcut(config: UNetConfig, in_channels: int, width: int, stride: tuple[in
     """What a residual stage adds: its input, brought to the stage's width and grid where they differ."""
     if in_channels == width and set(stride) == {1}:
         return nn.Identity()
-    return nn.Sequential(*_conv_norm(config, in_channels, width, (1,) * config.spatial_dims, stride))
+    return nn.Sequential(*conv_norm(config, in_channels, width, (1,) * config.spatial_dims, stride))
 
 
 def _upsampler(config: UNetConfig, in_channels: int, width: int, stride: tuple[int, ...]) -> nn.Module:
     """Features of the coarser stage on the finer grid with the finer stage's width."""
+    dims = config.spatial_dims
     if config.upsampling == "transposed":
-        transposed = (nn.ConvTranspose2d, nn.ConvTranspose3d)[config.spatial_dims - 2]
-        return transposed(in_channels, width, kernel_size=stride, stride=stride)  # type: ignore[arg-type]
+        transposed: nn.Module = transposed_conv(dims)(in_channels, width, kernel_size=stride, stride=stride)
+        return transposed
     # A 1x1 convolution and an interpolation may change places; on the coarse grid it costs a fraction.
-    mode = ("bilinear", "trilinear")[config.spatial_dims - 2]
     factors = tuple(float(step) for step in stride)
-    return nn.Sequential(_conv(config)(in_channels, width, kernel_size=1), nn.Upsample(scale_factor=factors, mode=mode))
-
-
-def _norm(config: UNetConfig, width: int) -> list[nn.Module]:
-    flat = config.spatial_dims == 2
-    match config.normalisation:
-        case "instance":
-            return [nn.InstanceNorm2d(width, affine=True) if flat else nn.InstanceNorm3d(width, affine=True)]
-        case "batch":
-            return [nn.BatchNorm2d(width) if flat else nn.BatchNorm3d(width)]
-        case "group":
-            return [nn.GroupNorm(config.groups, width)]
-        case _:
-            return []
+    return nn.Sequential(
+        conv(dims)(in_channels, width, kernel_size=1), nn.Upsample(scale_factor=factors, mode=linear_mode(dims))
+    )
 
 
 def _pool(config: UNetConfig, stride: tuple[int, ...]) -> nn.Module:
-    pools: dict[str, tuple[Any, Any]] = {
-        "max_pool": (nn.MaxPool2d, nn.MaxPool3d),
-        "average_pool": (nn.AvgPool2d, nn.AvgPool3d),
-    }
-    pool: nn.Module = pools[config.downsampling][config.spatial_dims - 2](kernel_size=stride, stride=stride)
+    pool: nn.Module = (max_pool if config.downsampling == "max_pool" else average_pool)(config.spatial_dims)(stride)
     return pool
-
-
-def _conv(config: UNetConfig) -> Any:
-    return (nn.Conv2d, nn.Conv3d)[config.spatial_dims - 2]
-
-
-def _initialise(module: nn.Module) -> None:
-    if isinstance(module, nn.Conv2d | nn.Conv3d | nn.ConvTranspose2d | nn.ConvTranspose3d):
-        nn.init.kaiming_normal_(module.weight, a=LEAKY_SLOPE)
-        if module.bias is not None:
-            nn.init.zeros_(module.bias)

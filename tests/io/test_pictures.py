@@ -14,8 +14,9 @@ from PIL import Image
 from medseg.errors import ConfigError, DataError, LabelError, ReadError, WriteError
 from medseg.geometry import Geometry
 from medseg.io import read_image, read_label, write_picture
+from medseg.io.picture_files import write_picture_values
 from medseg.labels import Label, LabelSet
-from medseg.volume import Segmentation
+from medseg.volume import Segmentation, Volume
 
 LABELS = LabelSet(labels=(Label(name="a", value=1), Label(name="b", value=2)))
 ROWS, COLUMNS = 3, 5
@@ -238,6 +239,23 @@ def test_written_label_reads_back_exactly(tmp_path: Path, values: list[int]) -> 
     assert again.geometry.matches(segmentation.geometry)
     np.testing.assert_array_equal(np.asarray(Image.open(path)), array.T)
     assert path.read_bytes() == write_picture(segmentation, tmp_path / "b.png").read_bytes()
+
+
+def test_written_numbers_read_back_exactly(tmp_path: Path) -> None:
+    array = np.random.default_rng(0).normal(size=(1, 5, 3)).astype(np.float32)
+    volume = Volume(array, Geometry.from_spacing((5, 3), (1, 1), unit="px"))
+    again = read_image(write_picture_values(volume, tmp_path / "a.tif"))
+    np.testing.assert_array_equal(again.array, array)
+    assert again.geometry.matches(volume.geometry)
+
+
+def test_what_no_tiff_holds_is_refused(tmp_path: Path) -> None:
+    two = Volume(np.zeros((2, 5, 3), np.float32), Geometry.from_spacing((5, 3), (1, 1), unit="px"))
+    with pytest.raises(ConfigError, match="one channel in 2D"):
+        write_picture_values(two, tmp_path / "a.tif")
+    with pytest.raises(ConfigError, match=r"\.tif"):
+        write_picture_values(two, tmp_path / "a.png")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_what_no_png_holds_is_refused(tmp_path: Path) -> None:

@@ -18,8 +18,34 @@ from medseg.networks import NETWORKS, NetworkConfig, UNetConfig
 
 SMALL: dict[str, dict[Any, Any]] = {
     "unet": {"channels": (8, 16, 32)},
+    "residual_encoder_unet": {"channels": (8, 16, 32), "blocks": (1, 1, 1), "deep_supervision": 1},
     "attention_unet": {"channels": (8, 16, 32)},
     "swin_unetr": {"feature_size": 12, "depths": (1, 1, 1, 1)},
+    "unet_plus_plus": {"channels": (4, 4, 8, 8, 8), "last_channels": 4},
+    "vnet": {"width": 4, "convs_down": (1, 1), "convs_up": (1, 1)},
+    "segresnet": {"width": 8, "blocks_down": (1, 1, 1)},
+    "mednext": {"width": 8, "blocks": (1, 1, 1), "expansions": (2, 2, 2)},
+    "unetr": {"feature_size": 8, "hidden_size": 24, "mlp_size": 48, "heads": 2},
+    "setr": {"patch": 4, "hidden_size": 24, "mlp_size": 48, "layers": 2, "heads": 2, "decoder_width": 16},
+    "swin_unet": {"width": 12, "patch": 2, "depths": (1, 2, 1), "heads": (1, 2, 2), "window": 4},
+    "fcn": {"channels": (4, 8, 8, 16, 16), "convs": (1, 1, 1, 1, 1), "classifier_width": 16, "classifier_kernel": 3},
+    "deeplabv3plus": {
+        2: {"encoder": "tu-lcnet_050", "width": 32, "output_stride": 8},
+        3: {
+            "channels": (8, 16, 16), "blocks": (1, 1, 1), "output_stride": 8, "rates": (1, 2, 3),
+            "width": 16, "low_level_width": 8, "groups": 4,
+        },
+    },
+    "pspnet": {
+        2: {"encoder": "tu-lcnet_050", "width": 32},
+        3: {"channels": (8, 16, 16), "blocks": (1, 1, 1), "width": 16, "groups": 4},
+    },
+    "segformer": {
+        2: {"width": 32},
+        3: {"channels": (8, 16), "depths": (1, 1), "heads": (1, 2), "reductions": (2, 1), "width": 16},
+    },
+    "hrnet": {"encoder": "tu-hrnet_w18_small"},
+    "smp": {"encoder": "tu-lcnet_050"},
 }
 UNET_VARIANTS: dict[str, dict[str, Any]] = {
     "residual": {"residual": True},
@@ -29,6 +55,11 @@ UNET_VARIANTS: dict[str, dict[str, Any]] = {
     "residual_pooled": {"residual": True, "downsampling": "max_pool", "convs": 1, "activation": "prelu"},
     "supervised": {"channels": (8, 8, 16, 16), "deep_supervision": 2, "activation": "silu"},
     "checkpointed": {"checkpointing": True, "residual": True, "activation": "elu"},
+    "squeezed": {"attention": [{"name": "squeeze_excitation", "at": ["encoder", "bottleneck", "decoder"]}]},
+    "block_attentive": {"attention": [{"name": "cbam", "at": ["encoder", "bottleneck", "decoder", "skip"]}]},
+    "gated": {"attention": [{"name": "spatial", "at": ["skip", "decoder"], "kernel_size": 3}, {"name": "gate"}]},
+    "self_attentive": {"attention": [{"name": "self_attention", "at": ["bottleneck", "decoder"], "size": 4}]},
+    "windowed": {"attention": [{"name": "self_attention", "at": ["encoder", "skip"], "extent": "windowed", "size": 3}]},
 }
 
 
@@ -157,7 +188,7 @@ def test_evaluation_is_deterministic_and_a_tensor(config: NetworkConfig) -> None
     """The same image twice, after a training step on a batch of one has moved whatever moves; dropout rests."""
     torch.manual_seed(0)
     drops = "dropout" in type(config).model_fields
-    dropped = type(config).model_validate({**config.model_dump(), **({"dropout": 0.5} if drops else {})})
+    dropped = type(config).model_validate({**config.model_dump(), **({"dropout": 0.2} if drops else {})})
     size = admissible(config)
     image, network = torch.randn(1, 1, *size), build(dropped, size, 1, 2)
     with torch.no_grad():
@@ -176,10 +207,13 @@ def test_config_survives_being_written_down(config: NetworkConfig) -> None:
     assert written["name"] in NETWORKS.names()
 
 
+PHANTOM_SIZES = {"pspnet": 32}  # its logits lie at every eighth voxel: a ball in 24 voxels is 3 of them wide
+
+
 def _learned(config: NetworkConfig, steps: int) -> float:
     """Dice of the foreground after learning a ball in noise by heart; stops where that is done."""
     torch.manual_seed(0)
-    size = admissible(config, least=16, strides=3)
+    size = admissible(config, least=PHANTOM_SIZES.get(config.name, 16), strides=3)
     grid = torch.stack(torch.meshgrid(*(torch.arange(length) for length in size), indexing="ij")).float()
     centre = torch.tensor([length / 2 - 1 for length in size]).view(-1, *[1] * len(size))
     truth = ((grid - centre).norm(dim=0) < 0.35 * min(size)).long()[None]
@@ -212,6 +246,7 @@ def test_torch_compile_takes_it_in_one_graph(config: NetworkConfig) -> None:
     """Traced ahead of time, backward pass included, without the C++ of the last stage; those that break are listed."""
     size = admissible(config)
     network = build(config, size, 1, 2)
+    torch.compiler.reset()  # what was traced for other networks of the same code counts against a limit
     compiled = torch.compile(network, backend="aot_eager", fullgraph=config.name not in COMPILED_WITH_BREAKS)
     image = torch.randn(2, 1, *size)
     torch.stack([one.square().mean() for one in outputs(compiled(image))]).sum().backward()

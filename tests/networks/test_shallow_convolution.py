@@ -1,4 +1,4 @@
-"""bf16 on CPU gives the float32 gradient where a 3D grid is shallower than the kernel."""
+"""bf16 on CPU gives the result and gradient of float32 where a grid is shallower than the kernel."""
 
 from __future__ import annotations
 
@@ -42,6 +42,24 @@ def test_bf16_weight_gradient_equals_that_of_float32(convolution: nn.Module, dep
     for _ in range(3):
         found = _weight_gradient(guarded, image, bf16=True)
         assert float((found - expected).norm() / expected.norm()) < 0.02
+
+
+@pytest.mark.parametrize(("kernel", "stride"), [(3, 2), (7, 4)])
+@pytest.mark.parametrize("size", [(4, 2), (8, 2), (2, 1), (4, 1), (8, 4)])
+def test_bf16_result_and_weight_gradient_of_a_strided_2d_convolution_equal_those_of_float32(
+    size: tuple[int, int], kernel: int, stride: int
+) -> None:
+    torch.manual_seed(0)
+    convolution = nn.Conv2d(160, 256, kernel, stride=stride, padding=kernel // 2)
+    guarded = guard_shallow_grids(nn.Sequential(convolution))[0]
+    image = torch.randn(2, 160, *size)
+    expected, gradient = guarded(image), _weight_gradient(guarded, image, bf16=False)
+    for _ in range(3):
+        found = _weight_gradient(guarded, image, bf16=True)
+        assert float((found - gradient).norm() / gradient.norm()) < 0.02
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            result = guarded(image).float()
+        assert float((result - expected).norm() / expected.norm()) < 0.02
 
 
 def test_guarded_network_keeps_its_weights_and_their_names() -> None:

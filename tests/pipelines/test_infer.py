@@ -18,11 +18,13 @@ from medseg.config import validate
 from medseg.data.phantoms import PHANTOM_LABELS, phantom
 from medseg.errors import ConfigError, DataError, WriteError
 from medseg.experiment import ExperimentConfig
-from medseg.io import read_label, write_nifti
+from medseg.geometry import Geometry
+from medseg.io import read_image, read_label, write_nifti
 from medseg.io.dicom import SeriesDescription, SeriesRule, write_series
 from medseg.labels import Label, LabelSet
 from medseg.reproducibility import weights_digest
 from medseg.trained_model import ModelCard, TrainedModel
+from medseg.volume import Volume
 from pipelines.infer import infer
 from pipelines.model_use import ModelUse
 
@@ -31,13 +33,16 @@ OVERLAPPING = LabelSet(kind="overlapping", labels=(Label(name="whole/cell", valu
 BOTH = ["nifti", "dicom-seg"]
 
 
-def made(folder: Path, dims: int, labels: LabelSet) -> ModelUse:
+GATED: dict[str, Any] = {"attention": [{"name": "gate"}, {"name": "squeeze_excitation", "at": ["encoder"]}]}
+
+
+def made(folder: Path, dims: int, labels: LabelSet, **network: Any) -> ModelUse:
     experiment = {
         "name": "tiny",
         "data": {"manifest": "data", "fold": 0},
         "patch": {"size": [8] * dims},
         "preprocessing": {} if dims == 3 else {"orientation": None},
-        "network": {"name": "unet", "spatial_dims": dims, "channels": [4, 8]},
+        "network": {"name": "unet", "spatial_dims": dims, "channels": [4, 8], **network},
         "training": {"total_steps": 1},
         "inference": {"precision": "fp32"},
     }
@@ -161,3 +166,59 @@ def test_of_two_formats_both_are_written_or_none(model: ModelUse, tmp_path: Path
     with pytest.raises(WriteError):
         infer(model, [folder], tmp_path / "out", BOTH, SeriesRule())
     assert not (tmp_path / "out" / "study_seg.dcm").exists()
+
+
+def test_attention_is_written_on_the_grid_of_the_input(tmp_path: Path) -> None:
+    use = made(tmp_path / "model", 3, PHANTOM_LABELS, **GATED)
+    affine = np.array([[0.0, 0, 2, -9], [-1, 0, 0, 4], [0, 1.5, 0, 7], [0, 0, 0, 1]])
+    array = phantom(3, SHAPE)[0].array
+    image = Volume(array, Geometry(array.shape[1:], affine))
+    write_nifti(image, tmp_path / "a.nii.gz")
+    record = infer(use, [tmp_path / "a.nii.gz"], tmp_path / "out", ["nifti"], SeriesRule(), "attention")
+    files = {Path(file).name: Path(file) for file in record["cases"][0]["files"]}
+    assert set(files) == {
+        "a_label.nii.gz",
+        "a_attention_skip-0-gate.nii.gz",
+        "a_attention_skip-0-gate.png",
+        "a_attention_channels.json",
+    }
+    weights = read_image(files["a_attention_skip-0-gate.nii.gz"])
+    assert weights.geometry.matches(image.geometry)
+    assert 0 < weights.array.min() < weights.array.max() < 1
+    assert Image.open(files["a_attention_skip-0-gate.png"]).width > 2 * 64
+    channels = json.loads(files["a_attention_channels.json"].read_text())
+    assert {title: len(each) for title, each in channels.items()} == {"encoder.0.squeeze_excitation": 4}
+
+
+def test_attention_of_a_study_lies_on_its_series(tmp_path: Path) -> None:
+    use = made(tmp_path / "model", 3, PHANTOM_LABELS, **GATED)
+    infer(use, [study(tmp_path / "study")], tmp_path / "out", ["dicom-seg", "nifti"], SeriesRule(), "attention")
+    weights = read_image(tmp_path / "out" / "study_attention_skip-0-gate.nii.gz")
+    assert weights.geometry.matches(read_image(tmp_path / "out" / "study_label.nii.gz").geometry)
+
+
+def test_attention_of_a_picture_is_a_tiff_on_its_pixels(tmp_path: Path) -> None:
+    use = made(tmp_path / "model", 2, OVERLAPPING, **GATED)
+    grey = np.random.default_rng(0).integers(0, 255, size=(9, 13), dtype=np.uint8)
+    Image.fromarray(grey).save(tmp_path / "p.png")
+    infer(use, [tmp_path / "p.png"], tmp_path / "out", ["nifti"], SeriesRule(), "attention")
+    weights = read_image(tmp_path / "out" / "p_attention_skip-0-gate.tif")
+    assert weights.geometry.matches(read_image(tmp_path / "p.png").geometry)
+    assert weights.array.std() > 0
+
+
+def test_what_cannot_be_explained_is_refused_before_any_work(model: ModelUse, tmp_path: Path) -> None:
+    write_nifti(phantom(3, SHAPE)[0], tmp_path / "a.nii.gz")
+    for what, says in (("attention", "'unet' has no attention"), ("atention", "did you mean 'attention'")):
+        with pytest.raises(ConfigError, match=says):
+            infer(model, [tmp_path / "a.nii.gz"], tmp_path / "out", ["nifti"], SeriesRule(), what)
+    assert not (tmp_path / "out").exists()
+
+
+def test_attention_that_cannot_be_written_takes_its_labels_along(tmp_path: Path) -> None:
+    use = made(tmp_path / "model", 3, PHANTOM_LABELS, **GATED)
+    write_nifti(phantom(3, SHAPE)[0], tmp_path / "a.nii.gz")
+    (tmp_path / "out" / "a_attention_skip-0-gate.png").mkdir(parents=True)
+    with pytest.raises(WriteError):
+        infer(use, [tmp_path / "a.nii.gz"], tmp_path / "out", ["nifti"], SeriesRule(), "attention")
+    assert not list((tmp_path / "out").glob("a_*.nii.gz"))

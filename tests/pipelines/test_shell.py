@@ -43,7 +43,7 @@ def medseg(*arguments: str, folder: Path = REPOSITORY) -> subprocess.CompletedPr
     )
 
 
-VERBS = ["demo", "train", "resume", "evaluate", "infer", "manifest", "list", "schema", "doctor"]
+VERBS = ["demo", "train", "resume", "evaluate", "infer", "manifest", "benchmark", "list", "schema", "doctor"]
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["train", "--help"], *(["list", kind] for kind in KINDS)])
@@ -97,6 +97,9 @@ def test_every_entry_of_a_list_has_a_description(kind: str) -> None:
         (["trian"], "No such command"),
         (["train"], "Missing argument"),
         (["train", "x", "--device", "gpu"], "choose auto, cpu, cuda"),
+        (["benchmark", "networks", "--device", "gpu"], "choose auto, cpu, cuda"),
+        (["benchmark", "networks", "unett"], "did you mean 'unet'?"),
+        (["benchmark", "losses", "--choices", "absent.yaml"], "absent.yaml: cannot be read"),
         (["infer", "model", "image.nii.gz"], "--output"),
         (["infer", "model", "--output", "out"], "Missing argument"),
     ],
@@ -136,13 +139,27 @@ def test_errors_under_json_are_json_on_standard_output() -> None:
             },
         ),
         (
-            ["infer", "m", "a", "b", "--output", "o", "--format", "nifti,dicom-seg", "--series", "*Crop*"],
+            [
+                "infer",
+                "m",
+                "a",
+                "b",
+                "--output",
+                "o",
+                "--format",
+                "nifti,dicom-seg",
+                "--series",
+                "*Crop*",
+                "--explain",
+                "attention",
+            ],
             {
                 "model": ModelUse(Path("m")),
                 "inputs": [Path("a"), Path("b")],
                 "output": Path("o"),
                 "formats": ["nifti", "dicom-seg"],
                 "rule": SeriesRule(description="*Crop*"),
+                "explain": "attention",
             },
         ),
     ],

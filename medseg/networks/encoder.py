@@ -1,0 +1,62 @@
+"""The keys that name a 2D encoder and the weights that it begins from, shared by every network that has one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, ClassVar, Self
+
+from pydantic import Field, model_validator
+
+from medseg.networks.base import NetworkConfig
+
+if TYPE_CHECKING:
+    from torch import nn
+
+Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+class EncoderConfig(NetworkConfig):
+    """Base of the networks that in 2D stand on an encoder of segmentation-models-pytorch, or of timm as `tu-<name>`.
+
+    `weights` are what training begins from: null draws them at random; a path names a local file (safetensors, or a
+    state dict of torch); anything else is a tag of the encoder's hub such as 'imagenet', which needs a connection. A
+    file must fit every tensor of the encoder; a classifier in it is left out. A trained model never needs it again.
+
+    Weights made for RGB fit C channels thus: C = 1 takes the sum over R, G and B, so that a grey image gives what its
+    RGB copy gave; another C takes R, G, B in turns, times 3 / C, so that activations keep their scale.
+    """
+
+    extras: ClassVar[Mapping[int, str]] = {2: "zoo"}
+    only: ClassVar[Mapping[int, tuple[str, ...]]] = {2: ("encoder", "weights", "weights_sha256")}  # dims -> keys
+
+    encoder: str = "resnet34"
+    weights: str | None = None
+    weights_sha256: Digest | None = None  # what the file must have; a run writes down what it found
+
+    @model_validator(mode="after")
+    def _keys_belong(self) -> Self:
+        for dims, keys in self.only.items():
+            wrong = [key for key in keys if getattr(self, key) != type(self).model_fields[key].default]
+            if dims != self.spatial_dims and wrong:
+                made = {2: "segmentation-models-pytorch builds it", 3: "it is built here"}
+                raise ValueError(
+                    f"{wrong[0]} is a key of {self.name!r} in {dims}D alone, where {made[dims]}; drop it, "
+                    f"or set spatial_dims: {dims}"
+                )
+        if self.weights_sha256 is not None and self.weights is None:
+            raise ValueError("weights_sha256 is of a file that weights must name; name it, or drop weights_sha256")
+        return self
+
+    def pinned(self) -> Self:
+        if self.weights is None or self.weights_sha256 is not None:
+            return self
+        from medseg.networks.encoder_weights import file_digest, weights_file
+
+        return self.model_copy(update={"weights_sha256": file_digest(weights_file(self.encoder, self.weights))})
+
+    def load_pretrained(self, network: nn.Module) -> None:
+        if self.weights is None:
+            return
+        from medseg.networks.encoder_weights import load_encoder
+
+        load_encoder(network.get_submodule("encoder"), self.encoder, self.weights, self.weights_sha256)

@@ -1,0 +1,173 @@
+"""Pretrained weights of an encoder from a file, checked one by one, because half of them look like all of them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from pickle import UnpicklingError  # torch.load raises it; nothing here is unpickled
+from typing import Any
+
+import torch
+from torch import nn
+
+from medseg.errors import ConfigError
+from medseg.networks.smp_encoders import TIMM, check_encoder, library, make_encoder
+
+RGB = 3
+_ENDINGS = (".safetensors", ".pth", ".pt", ".bin", ".ckpt", ".tar")
+_WRAPPERS = ("state_dict", "model", "model_state_dict", "network")  # keys under which files keep their tensors
+_PREFIXES = ("module.", "_orig_mod.", "model.", "encoder.", "backbone.")
+_OUTSIDE = ("fc.", "classifier.", "head.", "last_linear.", "decoder.", "segmentation_head.", "classification_head.")
+_SHOWN = 3
+
+
+def load_encoder(encoder: nn.Module, name: str, weights: str, sha256: str | None = None) -> None:
+    """Puts pretrained weights into an encoder, in place.
+
+    Raises ConfigError where the file is not that of the digest, cannot be read, or does not fit every parameter and
+    running statistic of the encoder; and where it holds more stages than the encoder has, as one of a deeper sister.
+    """
+    path = weights_file(name, weights)
+    if sha256 is not None and file_digest(path) != sha256:
+        raise ConfigError(f"{path}: is not the file of weights_sha256 {sha256[:12]}…; give that file, or drop the key")
+    found = {_plain(key): tensor for key, tensor in read_tensors(path).items()}
+    wanted = {_plain(key): tensor for key, tensor in encoder.state_dict().items() if "num_batches" not in key}
+    fitted = {key: fit_channels(found[key], tensor) for key, tensor in wanted.items() if key in found}
+    unfit = [key for key, tensor in wanted.items() if key not in fitted or fitted[key].shape != tensor.shape]
+    if unfit:
+        raise ConfigError(
+            f"{path}: fits {len(wanted) - len(unfit)} of the {len(wanted)} tensors of encoder {name!r}, not "
+            f"{_listed(unfit, wanted, found)}; give weights of this very encoder"
+        )
+    outside = tuple(_plain(prefix) for prefix in _OUTSIDE)
+    strange = [key for key in found.keys() - wanted.keys() - _whole(name) if not key.startswith(outside)]
+    if strange:
+        raise ConfigError(
+            f"{path}: holds {len(strange)} tensors that encoder {name!r} does not have, such as {sorted(strange)[0]}; "
+            "give weights of this very encoder"
+        )
+    with torch.no_grad():
+        for key, tensor in wanted.items():
+            tensor.copy_(fitted[key])
+
+
+def fit_channels(weight: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+    """A kernel `(O, 3, ...)` made for RGB, for as many channels as `like` has; other tensors stay as they are.
+
+    One channel takes the sum over RGB, C channels take R, G, B in turns, times 3 / C.
+    """
+    channels = like.shape[1] if like.ndim == 4 else RGB
+    if weight.ndim != 4 or weight.shape[1] != RGB or channels == RGB:
+        return weight
+    if channels == 1:
+        return weight.sum(dim=1, keepdim=True)
+    return weight[:, [index % RGB for index in range(channels)]] * (RGB / channels)
+
+
+def weights_file(encoder: str, weights: str) -> Path:
+    """The file that `weights` names: a local one as the path is given, or one of the hub, fetched where it is not yet.
+
+    Raises ConfigError where there is none, and where the hub cannot be reached.
+    """
+    path = Path(weights).expanduser()
+    if path.is_file():
+        return path
+    if path.suffix.lower() in _ENDINGS or len(path.parts) > 1:
+        raise ConfigError(f"weights {weights!r}: no such file; give the path of one, or a tag such as 'imagenet'")
+    return _fetched(encoder, weights)
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def read_tensors(path: Path) -> dict[str, torch.Tensor]:
+    """The named tensors of a safetensors file or a torch state dict. Raises ConfigError; nothing is unpickled."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        content: Any = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, EOFError, RuntimeError, UnpicklingError, SafetensorError) as error:
+        first = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ConfigError(
+            f"{path}: holds no plain tensors ({first}); give a safetensors file or a state dict of torch"
+        ) from error
+    while isinstance(content, Mapping) and not any(isinstance(value, torch.Tensor) for value in content.values()):
+        inner = [content[key] for key in _WRAPPERS if key in content]
+        if not inner:
+            break
+        content = inner[0]
+    named = content if isinstance(content, Mapping) else {}
+    tensors = {key: value for key, value in named.items() if isinstance(value, torch.Tensor)}
+    if not tensors:
+        raise ConfigError(f"{path}: holds no state dict; give a safetensors file or a state dict of torch")
+    return tensors
+
+
+def _fetched(encoder: str, tag: str) -> Path:
+    """The safetensors file that the hub keeps for an encoder; Hugging Face's client caches it."""
+    from huggingface_hub import hf_hub_download
+
+    repository, revision = hub_place(encoder, tag)
+    try:
+        return Path(hf_hub_download(repository, "model.safetensors", revision=revision))
+    except (OSError, ValueError) as error:  # what the client raises, of the connection too, are OSErrors
+        raise ConfigError(
+            f"weights {tag!r}: {repository} cannot be fetched ({type(error).__name__}); without a connection, "
+            "give the path of a local file"
+        ) from error
+
+
+def hub_place(encoder: str, tag: str) -> tuple[str, str | None]:
+    """Repository and revision of an encoder's weights. Raises ConfigError for a tag that it has none of."""
+    import timm
+
+    check_encoder(encoder)
+    if encoder.startswith(TIMM):
+        model = encoder.removeprefix(TIMM).partition(".")[0]
+        tags = [one.partition(".")[2] for one in timm.list_models(f"{model}.*", pretrained=True)]
+        plain = encoder.removeprefix(TIMM) if tag == "imagenet" else f"{model}.{tag}"
+        config = timm.get_pretrained_cfg(plain, allow_unregistered=True) if tag in ("imagenet", *tags) else None
+        if config is not None and config.hf_hub_id:
+            return config.hf_hub_id, None
+    else:
+        settings = library().encoders.encoders[encoder]["pretrained_settings"]
+        tags = list(settings)
+        if tag in settings:
+            return settings[tag]["repo_id"], settings[tag]["revision"]
+    raise ConfigError(f"weights {tag!r}: no such file, and encoder {encoder!r} has {', '.join(tags) or 'no'} tags only")
+
+
+def _whole(name: str) -> set[str]:
+    """Names of all tensors that files of an encoder may hold: those of stages that a shallower one leaves out too."""
+    import timm
+
+    with torch.random.fork_rng(devices=[]):  # building draws weights that nobody takes
+        model = timm.create_model(name.removeprefix(TIMM)) if name.startswith(TIMM) else make_encoder(name, RGB)
+    return {_plain(key) for key in model.state_dict()}
+
+
+def _plain(key: str) -> str:
+    """A tensor's name without what wraps the encoder; timm writes stages_0 where its own files have stages.0."""
+    stripped = True
+    while stripped:
+        stripped = False
+        for prefix in _PREFIXES:
+            if key.startswith(prefix):
+                key, stripped = key.removeprefix(prefix), True
+    return key.replace("_", ".")
+
+
+def _listed(unfit: list[str], wanted: Mapping[str, torch.Tensor], found: Mapping[str, torch.Tensor]) -> str:
+    """The first few that do not fit, each with the reason."""
+    shown = [
+        f"{key} ({list(found[key].shape)} for {list(wanted[key].shape)})" if key in found else f"{key} (missing)"
+        for key in unfit[:_SHOWN]
+    ]
+    return ", ".join(shown) + (f" and {len(unfit) - _SHOWN} more" if len(unfit) > _SHOWN else "")

@@ -1,0 +1,84 @@
+"""A run begins from a pretrained file and writes down which; its model and its resumption never ask for it again."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+
+from medseg.data.dataset import Case, DatasetInfo
+from medseg.data.manifest import Manifest, write_manifest
+from medseg.data.phantoms import PHANTOM_LABELS, phantom
+from medseg.errors import ConfigError
+from medseg.extras import is_installed
+from medseg.io import write_nifti
+from medseg.trained_model import load_model
+from pipelines.resume import resume
+from pipelines.train import train
+
+pytestmark = pytest.mark.skipif(not is_installed("zoo"), reason="needs the extra 'zoo'")
+LEARNING_RATE = 1e-12  # too little to move a weight
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    """Phantoms in slices, a config with a pretrained encoder, and the encoder's file."""
+    from medseg.networks.smp_encoders import make_encoder
+
+    cases = []
+    for number in range(4):
+        image, label = phantom(number, (20, 26, 18))
+        names = f"image{number}.nii.gz", f"label{number}.nii.gz"
+        write_nifti(image, tmp_path / names[0])
+        write_nifti(label, tmp_path / names[1])
+        cases.append(Case(f"p{number}", f"p{number}", number % 2, names[:1], names[1]))
+    dataset = DatasetInfo(
+        name="phantoms", version="1", licence="CC0-1.0", source="generated", channels=("MR",), labels=PHANTOM_LABELS
+    )
+    write_manifest(Manifest(dataset, tuple(cases), tmp_path / "manifest"), tmp_path / "manifest")
+    torch.save(make_encoder("resnet18", 3).state_dict(), tmp_path / "encoder.pth")
+    network = {"name": "pspnet", "spatial_dims": 2, "encoder": "resnet18", "width": 8}
+    experiment = {
+        "name": "pretrained",
+        "data": {"manifest": str(tmp_path / "manifest"), "fold": 0},
+        "patch": {"size": [16, 24], "slice_axis": 2},
+        "network": {**network, "weights": str(tmp_path / "encoder.pth")},
+        "training": {
+            "total_steps": 2,
+            "batch_size": 2,
+            "workers": 0,
+            "optimizer": {"name": "adamw", "learning_rate": LEARNING_RATE},
+        },
+        "tracking": {"name": "none"},
+    }
+    (tmp_path / "pretrained.yaml").write_text(yaml.safe_dump(experiment))
+    return tmp_path
+
+
+def made(home: Path, *assignments: str) -> dict[str, Any]:
+    return train(str(home / "pretrained.yaml"), list(assignments), home, home / "runs", "cpu")
+
+
+def test_a_run_begins_from_the_file_and_its_model_does_without(home: Path) -> None:
+    file = home / "encoder.pth"
+    rgb, digest = torch.load(file)["conv1.weight"], hashlib.sha256(file.read_bytes()).hexdigest()
+    run = made(home)
+    file.unlink()
+
+    model = load_model(run["run"])
+    network = model.card.experiment.model_dump()["network"]
+    assert network["weights_sha256"] == digest
+    torch.testing.assert_close(model.weights["encoder.conv1.weight"], rgb.sum(dim=1, keepdim=True))
+    model.predictor(torch.device("cpu"))
+    assert resume(run["run"], "cpu")["weights_sha256"] == run["weights_sha256"]
+
+
+def test_a_run_is_not_repeated_with_another_file(home: Path) -> None:
+    config = made(home)["run"] / "config.yaml"
+    (home / "encoder.pth").write_bytes(b"another")
+    with pytest.raises(ConfigError, match="is not the file of weights_sha256"):
+        train(str(config), [], home, home / "again", "cpu")
