@@ -47,7 +47,7 @@ class Module:
 
     @property
     def part(self) -> str:
-        """The room: `networks` for medseg.networks.unet, "" for medseg itself."""
+        """The room: `networks` for medseg.networks.unets.unet, "" for medseg itself."""
         return self.name.split(".")[1] if "." in self.name else ""
 
     @property

@@ -1,24 +1,24 @@
 """The networks that an experiment can name; listing one here is all that it takes to offer and to test it."""
 
 from medseg.config import Catalogue
-from medseg.networks.attention_unet import AttentionUNetConfig
 from medseg.networks.base import NetworkConfig
-from medseg.networks.deeplabv3plus import DeepLabV3PlusConfig
-from medseg.networks.fcn import FCNConfig
-from medseg.networks.hrnet import HRNetConfig
-from medseg.networks.mednext import MedNeXtConfig
-from medseg.networks.pspnet import PSPNetConfig
-from medseg.networks.residual_encoder_unet import ResidualEncoderUNetConfig
-from medseg.networks.segformer import SegFormerConfig
-from medseg.networks.segresnet import SegResNetConfig
-from medseg.networks.setr import SETRConfig
-from medseg.networks.smp import SMPConfig
-from medseg.networks.swin_unet import SwinUNetConfig
-from medseg.networks.swin_unetr import SwinUNETRConfig
-from medseg.networks.unet import UNetConfig
-from medseg.networks.unet_plus_plus import UNetPlusPlusConfig
-from medseg.networks.unetr import UNETRConfig
-from medseg.networks.vnet import VNetConfig
+from medseg.networks.fully_convolutional.deeplabv3plus import DeepLabV3PlusConfig
+from medseg.networks.fully_convolutional.fcn import FCNConfig
+from medseg.networks.fully_convolutional.hrnet import HRNetConfig
+from medseg.networks.fully_convolutional.pspnet import PSPNetConfig
+from medseg.networks.fully_convolutional.smp import SMPConfig
+from medseg.networks.transformers.segformer import SegFormerConfig
+from medseg.networks.transformers.setr import SETRConfig
+from medseg.networks.transformers.swin_unet import SwinUNetConfig
+from medseg.networks.transformers.swin_unetr import SwinUNETRConfig
+from medseg.networks.transformers.unetr import UNETRConfig
+from medseg.networks.unets.attention_unet import AttentionUNetConfig
+from medseg.networks.unets.mednext import MedNeXtConfig
+from medseg.networks.unets.residual_encoder_unet import ResidualEncoderUNetConfig
+from medseg.networks.unets.segresnet import SegResNetConfig
+from medseg.networks.unets.unet import UNetConfig
+from medseg.networks.unets.unet_plus_plus import UNetPlusPlusConfig
+from medseg.networks.unets.vnet import VNetConfig
 
 NETWORKS = Catalogue[NetworkConfig](
     "networks",

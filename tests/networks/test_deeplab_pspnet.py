@@ -13,10 +13,10 @@ from medseg.config import validate
 from medseg.errors import ConfigError
 from medseg.extras import is_installed
 from medseg.networks import DeepLabV3PlusConfig, PSPNetConfig
-from medseg.networks.deeplabv3plus_module import AtrousPyramid, DeepLabV3Plus
-from medseg.networks.pspnet_module import PSPNet
-from medseg.networks.residual_encoder import ResidualEncoder
-from medseg.networks.residual_plan import encoder_field, stage_steps
+from medseg.networks.encoders.residual_encoder import ResidualEncoder
+from medseg.networks.encoders.residual_plan import encoder_field, stage_steps
+from medseg.networks.fully_convolutional.deeplabv3plus_module import AtrousPyramid, DeepLabV3Plus
+from medseg.networks.fully_convolutional.pspnet_module import PSPNet
 
 needs_zoo = pytest.mark.skipif(not is_installed("zoo"), reason="needs the extra 'zoo'")
 DEEPLAB: dict[str, Any] = {

@@ -12,7 +12,7 @@ from torch.nn.functional import interpolate
 from medseg.config import validate
 from medseg.errors import ConfigError
 from medseg.networks import FCNConfig
-from medseg.networks.fcn_module import FCN
+from medseg.networks.fully_convolutional.fcn_module import FCN
 
 VGG: dict[str, Any] = {"channels": (64, 128, 256, 512, 512), "classifier_width": 4096, "normalisation": "none"}
 

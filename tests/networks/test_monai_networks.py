@@ -27,7 +27,7 @@ from medseg.networks import (
     UNETRConfig,
     VNetConfig,
 )
-from medseg.networks.vnet_module import VNet
+from medseg.networks.unets.vnet_module import VNet
 
 Builder = Callable[[int], nn.Module]  # number of axes -> network
 

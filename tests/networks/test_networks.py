@@ -32,8 +32,13 @@ SMALL: dict[str, dict[Any, Any]] = {
     "deeplabv3plus": {
         2: {"encoder": "tu-lcnet_050", "width": 32, "output_stride": 8},
         3: {
-            "channels": (8, 16, 16), "blocks": (1, 1, 1), "output_stride": 8, "rates": (1, 2, 3),
-            "width": 16, "low_level_width": 8, "groups": 4,
+            "channels": (8, 16, 16),
+            "blocks": (1, 1, 1),
+            "output_stride": 8,
+            "rates": (1, 2, 3),
+            "width": 16,
+            "low_level_width": 8,
+            "groups": 4,
         },
     },
     "pspnet": {

@@ -11,9 +11,9 @@ from torch.nn import functional
 from medseg.config import validate
 from medseg.errors import ConfigError
 from medseg.networks import ResidualEncoderUNetConfig
-from medseg.networks.residual_encoder_unet_module import ResidualBlock
-from medseg.networks.unet import UNetConfig
-from medseg.networks.unet_module import UNet
+from medseg.networks.unets.residual_encoder_unet_module import ResidualBlock
+from medseg.networks.unets.unet import UNetConfig
+from medseg.networks.unets.unet_module import UNet
 
 
 @pytest.mark.parametrize("dims", [2, 3])

@@ -14,7 +14,7 @@ from medseg.config import validate
 from medseg.errors import ConfigError
 from medseg.extras import is_installed
 from medseg.networks import SegFormerConfig
-from medseg.networks.segformer_module import Attention
+from medseg.networks.transformers.segformer_module import Attention
 
 needs_zoo = pytest.mark.skipif(not is_installed("zoo"), reason="needs the extra 'zoo'")
 SMALL: dict[str, Any] = {
@@ -45,7 +45,7 @@ def test_parameters_are_as_many_as_arithmetic_says() -> None:
 
 @needs_zoo
 def test_the_same_sum_over_two_axes_counts_the_papers_encoder() -> None:
-    from medseg.networks.smp_encoders import make_encoder
+    from medseg.networks.encoders.smp_encoders import make_encoder
 
     defaults = SegFormerConfig()
     counted = sum(parameter.numel() for parameter in make_encoder("mit_b0", 3).parameters())
@@ -80,7 +80,7 @@ def test_reduction_leaves_one_key_for_so_many_tokens(monkeypatch: pytest.MonkeyP
         seen.append((query.shape[2], key.shape[2]))
         return scaled_dot_product_attention(query, key, value)
 
-    monkeypatch.setattr("medseg.networks.segformer_module.scaled_dot_product_attention", watched)
+    monkeypatch.setattr("medseg.networks.transformers.segformer_module.scaled_dot_product_attention", watched)
     SegFormerConfig(**SMALL).build(1, 2)(torch.randn(1, 1, 16, 16, 16))
     assert seen == [(64, 8), (8, 8), (8, 8)]
 

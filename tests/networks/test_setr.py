@@ -11,7 +11,7 @@ import torch
 from medseg.config import validate
 from medseg.errors import ConfigError
 from medseg.networks import SETRConfig
-from medseg.networks.setr_module import SETR, positions
+from medseg.networks.transformers.setr_module import SETR, positions
 
 TINY: dict[str, Any] = {"hidden_size": 24, "mlp_size": 40, "layers": 2, "heads": 2, "decoder_width": 16}
 

@@ -26,7 +26,7 @@ CLASSES = {
 
 
 def encoder(name: str = "resnet18", in_channels: int = 3, depth: int = 5) -> nn.Module:
-    from medseg.networks.smp_encoders import make_encoder
+    from medseg.networks.encoders.smp_encoders import make_encoder
 
     made: nn.Module = make_encoder(name, in_channels, depth=depth)
     return made
@@ -288,7 +288,7 @@ def test_a_tag_that_an_encoder_lacks_is_refused_with_those_it_has(name: str, tag
 
 @needs_zoo
 def test_the_hub_keeps_safetensors_where_they_are_looked_for() -> None:
-    from medseg.networks.encoder_weights import hub_place
+    from medseg.networks.encoders.encoder_weights import hub_place
 
     assert hub_place("resnet18", "imagenet")[0] == "smp-hub/resnet18.imagenet"
     assert hub_place("tu-resnet18", "imagenet") == ("timm/resnet18.a1_in1k", None)
@@ -321,7 +321,7 @@ def test_a_library_that_cannot_be_imported_is_named_in_one_line(
 ) -> None:
     import sys
 
-    from medseg.networks.smp_encoders import library
+    from medseg.networks.encoders.smp_encoders import library
 
     (tmp_path / "segmentation_models_pytorch.py").write_text(f"raise {error}\n")
     monkeypatch.syspath_prepend(str(tmp_path))

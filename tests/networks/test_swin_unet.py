@@ -11,7 +11,7 @@ from monai.networks.layers.drop_path import DropPath
 from medseg.config import validate
 from medseg.errors import ConfigError
 from medseg.networks import SwinUNetConfig
-from medseg.networks.swin_unet_module import PatchExpanding, SwinUNet
+from medseg.networks.transformers.swin_unet_module import PatchExpanding, SwinUNet
 
 TINY: dict[str, Any] = {"width": 8, "patch": 2, "depths": (2, 2, 1), "heads": (1, 2, 4), "window": 4}
 

@@ -11,7 +11,7 @@ from monai.networks.nets.dynunet import DynUNet
 from medseg.config import validate
 from medseg.errors import ConfigError
 from medseg.networks import AttentionUNetConfig, NetworkConfig, SwinUNETRConfig, UNetConfig
-from medseg.networks.unet_module import UNet
+from medseg.networks.unets.unet_module import UNet
 
 
 def built(config: NetworkConfig, in_channels: int, out_channels: int) -> UNet:

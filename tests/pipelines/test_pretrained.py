@@ -27,7 +27,7 @@ LEARNING_RATE = 1e-12  # too little to move a weight
 @pytest.fixture
 def home(tmp_path: Path) -> Path:
     """Phantoms in slices, a config with a pretrained encoder, and the encoder's file."""
-    from medseg.networks.smp_encoders import make_encoder
+    from medseg.networks.encoders.smp_encoders import make_encoder
 
     cases = []
     for number in range(4):

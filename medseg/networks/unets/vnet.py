@@ -44,6 +44,6 @@ class VNetConfig(NetworkConfig):
 
     def build(self, in_channels: int, out_channels: int) -> nn.Module:
         from medseg.networks.shallow_convolution import guard_shallow_grids
-        from medseg.networks.vnet_module import VNet
+        from medseg.networks.unets.vnet_module import VNet
 
         return guard_shallow_grids(VNet(self, in_channels, out_channels))

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, model_validator
 
-from medseg.networks.encoder import EncoderConfig
+from medseg.networks.encoders.encoder import EncoderConfig
 
 if TYPE_CHECKING:
     from torch import nn
@@ -61,7 +61,7 @@ class SMPConfig(EncoderConfig):
         return (step,) * self.spatial_dims
 
     def build(self, in_channels: int, out_channels: int) -> nn.Module:
-        from medseg.networks.smp_encoders import smp_network
+        from medseg.networks.encoders.smp_encoders import smp_network
 
         architecture, settings = _DECODERS[self.decoder]
         return smp_network(

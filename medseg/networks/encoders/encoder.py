@@ -50,13 +50,13 @@ class EncoderConfig(NetworkConfig):
     def pinned(self) -> Self:
         if self.weights is None or self.weights_sha256 is not None:
             return self
-        from medseg.networks.encoder_weights import file_digest, weights_file
+        from medseg.networks.encoders.encoder_weights import file_digest, weights_file
 
         return self.model_copy(update={"weights_sha256": file_digest(weights_file(self.encoder, self.weights))})
 
     def load_pretrained(self, network: nn.Module) -> None:
         if self.weights is None:
             return
-        from medseg.networks.encoder_weights import load_encoder
+        from medseg.networks.encoders.encoder_weights import load_encoder
 
         load_encoder(network.get_submodule("encoder"), self.encoder, self.weights, self.weights_sha256)

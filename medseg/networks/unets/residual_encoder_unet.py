@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import Field, model_validator
 
 from medseg.networks.base import PositiveInt
-from medseg.networks.u_shape import UShapedConfig
-from medseg.networks.unet import UNetConfig
+from medseg.networks.unets.u_shape import UShapedConfig
+from medseg.networks.unets.unet import UNetConfig
 
 if TYPE_CHECKING:
     from torch import nn
@@ -56,9 +56,9 @@ class ResidualEncoderUNetConfig(UShapedConfig):
         return UNetConfig(**shared, convs=self.decoder_convs)
 
     def build(self, in_channels: int, out_channels: int) -> nn.Module:
-        from medseg.networks.residual_encoder_unet_module import residual_encoder
         from medseg.networks.shallow_convolution import guard_shallow_grids
-        from medseg.networks.unet_module import UNet
+        from medseg.networks.unets.residual_encoder_unet_module import residual_encoder
+        from medseg.networks.unets.unet_module import UNet
 
         encoder = residual_encoder(self.plain(), self.blocks, in_channels)
         return guard_shallow_grids(UNet(self.plain(), encoder, out_channels))

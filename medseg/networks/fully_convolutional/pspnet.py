@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from pydantic import Field, model_validator
 
 from medseg.networks.base import PositiveInt
-from medseg.networks.encoder import EncoderConfig
-from medseg.networks.residual_plan import encoder_field, group_problem, plan_problem
+from medseg.networks.encoders.encoder import EncoderConfig
+from medseg.networks.encoders.residual_plan import encoder_field, group_problem, plan_problem
 
 if TYPE_CHECKING:
     from torch import nn
@@ -66,7 +66,7 @@ class PSPNetConfig(EncoderConfig):
         )
 
     def _build_2d(self, in_channels: int, out_channels: int) -> nn.Module:
-        from medseg.networks.smp_encoders import smp_network
+        from medseg.networks.encoders.smp_encoders import smp_network
 
         return smp_network(
             "PSPNet",
@@ -80,7 +80,7 @@ class PSPNetConfig(EncoderConfig):
         )
 
     def _build_3d(self, in_channels: int, out_channels: int) -> nn.Module:
-        from medseg.networks.pspnet_module import PSPNet
+        from medseg.networks.fully_convolutional.pspnet_module import PSPNet
         from medseg.networks.shallow_convolution import guard_shallow_grids
 
         return guard_shallow_grids(PSPNet(self, in_channels, out_channels))

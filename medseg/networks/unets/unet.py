@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import model_validator
 
 from medseg.networks.base import PositiveInt
-from medseg.networks.u_shape import UShapedConfig
+from medseg.networks.unets.u_shape import UShapedConfig
 
 if TYPE_CHECKING:
     from torch import nn
@@ -67,6 +67,6 @@ class UNetConfig(UShapedConfig):
 
     def build(self, in_channels: int, out_channels: int) -> nn.Module:
         from medseg.networks.shallow_convolution import guard_shallow_grids
-        from medseg.networks.unet_module import UNet, plain_encoder
+        from medseg.networks.unets.unet_module import UNet, plain_encoder
 
         return guard_shallow_grids(UNet(self, plain_encoder(self, in_channels), out_channels))

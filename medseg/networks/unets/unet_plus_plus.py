@@ -45,6 +45,6 @@ class UNetPlusPlusConfig(NetworkConfig):
 
     def build(self, in_channels: int, out_channels: int) -> nn.Module:
         from medseg.networks.shallow_convolution import guard_shallow_grids
-        from medseg.networks.unet_plus_plus_module import UNetPlusPlus
+        from medseg.networks.unets.unet_plus_plus_module import UNetPlusPlus
 
         return guard_shallow_grids(UNetPlusPlus(self, in_channels, out_channels))

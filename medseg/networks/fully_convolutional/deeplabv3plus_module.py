@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
+from medseg.networks.encoders.residual_encoder import Norm, ResidualEncoder, conv_norm, norm_of
 from medseg.networks.layers import initialise_he, interpolated
-from medseg.networks.residual_encoder import Norm, ResidualEncoder, conv_norm, norm_of
 
 if TYPE_CHECKING:
-    from medseg.networks.deeplabv3plus import DeepLabV3PlusConfig
+    from medseg.networks.fully_convolutional.deeplabv3plus import DeepLabV3PlusConfig
 
 
 class DeepLabV3Plus(nn.Module):

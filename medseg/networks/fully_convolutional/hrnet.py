@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field, model_validator
 
-from medseg.networks.encoder import EncoderConfig
+from medseg.networks.encoders.encoder import EncoderConfig
 
 if TYPE_CHECKING:
     from torch import nn
@@ -36,8 +36,8 @@ class HRNetConfig(EncoderConfig):
         return (COARSEST,) * self.spatial_dims
 
     def build(self, in_channels: int, out_channels: int) -> nn.Module:
-        from medseg.networks.hrnet_module import JoinedGrids, head
-        from medseg.networks.smp_encoders import EncoderDecoder, finished, make_encoder
+        from medseg.networks.encoders.smp_encoders import EncoderDecoder, finished, make_encoder
+        from medseg.networks.fully_convolutional.hrnet_module import JoinedGrids, head
 
         # Without its location the features would be those that timm widens for classification.
         encoder = make_encoder(self.encoder, in_channels, feature_location="")

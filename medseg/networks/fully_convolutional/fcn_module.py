@@ -18,7 +18,7 @@ from medseg.networks.layers import (
 )
 
 if TYPE_CHECKING:
-    from medseg.networks.fcn import FCNConfig
+    from medseg.networks.fully_convolutional.fcn import FCNConfig
 
 SCORED = {32: 1, 16: 2, 8: 3}  # stride -> depths whose scores are summed
 

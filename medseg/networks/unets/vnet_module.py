@@ -11,7 +11,7 @@ from monai.networks.nets.vnet import DownTransition, OutputTransition, UpTransit
 from torch import nn
 
 if TYPE_CHECKING:
-    from medseg.networks.vnet import VNetConfig
+    from medseg.networks.unets.vnet import VNetConfig
 
 DROPPING = 2  # coarsest stages with dropout of their own, down and up
 

@@ -9,7 +9,7 @@ from monai.networks.nets.swin_unetr import BasicLayer, PatchMergingV2
 from torch import nn
 
 if TYPE_CHECKING:
-    from medseg.networks.swin_unet import SwinUNetConfig
+    from medseg.networks.transformers.swin_unet import SwinUNetConfig
 
 SPREAD = 0.02  # standard deviation of a transformer's first weights; Liu et al., ICCV 2021
 

@@ -53,7 +53,7 @@ class MedNeXtConfig(NetworkConfig):
         return (2 ** (len(self.blocks) - 1),) * self.spatial_dims
 
     def build(self, in_channels: int, out_channels: int) -> nn.Module:
-        from medseg.networks.mednext_module import MedNeXt
         from medseg.networks.shallow_convolution import guard_shallow_grids
+        from medseg.networks.unets.mednext_module import MedNeXt
 
         return guard_shallow_grids(MedNeXt(self, in_channels, out_channels))

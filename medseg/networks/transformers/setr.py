@@ -62,7 +62,7 @@ class SETRConfig(NetworkConfig):
         return [tuple(2 if stage >= max(powers) - power else 1 for power in powers) for stage in range(max(powers))]
 
     def build(self, in_channels: int, out_channels: int) -> nn.Module:
-        from medseg.networks.setr_module import SETR
         from medseg.networks.shallow_convolution import guard_shallow_grids
+        from medseg.networks.transformers.setr_module import SETR
 
         return guard_shallow_grids(SETR(self, in_channels, out_channels))

@@ -14,7 +14,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from medseg.networks.layers import interpolated, norm
 
 if TYPE_CHECKING:
-    from medseg.networks.segformer import SegFormerConfig
+    from medseg.networks.transformers.segformer import SegFormerConfig
 
 PATCH_KERNELS = (7, 3)  # of the first embedding, and of each later one
 PATCH_STRIDES = (4, 2)

@@ -13,7 +13,7 @@ from medseg.networks.layers import activation, conv, interpolated, norm
 from medseg.networks.recomputation import recompute_in_backward
 
 if TYPE_CHECKING:
-    from medseg.networks.setr import SETRConfig
+    from medseg.networks.transformers.setr import SETRConfig
 
 WAVELENGTH = 10_000  # in tokens, times 2 pi: the longest of the position's sines; Vaswani et al., NeurIPS 2017
 SPREAD = 0.02  # standard deviation of a transformer's first weights; Dosovitskiy et al., ICLR 2021

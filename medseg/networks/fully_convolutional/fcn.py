@@ -58,7 +58,7 @@ class FCNConfig(NetworkConfig):
         yield self.classifier_kernel, COARSEST
 
     def build(self, in_channels: int, out_channels: int) -> nn.Module:
-        from medseg.networks.fcn_module import FCN
+        from medseg.networks.fully_convolutional.fcn_module import FCN
         from medseg.networks.shallow_convolution import guard_shallow_grids
 
         return guard_shallow_grids(FCN(self, in_channels, out_channels))

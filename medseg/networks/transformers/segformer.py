@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from pydantic import Field, model_validator
 
 from medseg.networks.base import PositiveInt
-from medseg.networks.encoder import EncoderConfig
+from medseg.networks.encoders.encoder import EncoderConfig
 
 if TYPE_CHECKING:
     from torch import nn
@@ -74,7 +74,7 @@ class SegFormerConfig(EncoderConfig):
         )
 
     def _build_2d(self, in_channels: int, out_channels: int) -> nn.Module:
-        from medseg.networks.smp_encoders import smp_network
+        from medseg.networks.encoders.smp_encoders import smp_network
 
         return smp_network(
             "Segformer",
@@ -86,7 +86,7 @@ class SegFormerConfig(EncoderConfig):
         )
 
     def _build_3d(self, in_channels: int, out_channels: int) -> nn.Module:
-        from medseg.networks.segformer_module import SegFormer
         from medseg.networks.shallow_convolution import guard_shallow_grids
+        from medseg.networks.transformers.segformer_module import SegFormer
 
         return guard_shallow_grids(SegFormer(self, in_channels, out_channels))

@@ -53,6 +53,6 @@ class SwinUNetConfig(NetworkConfig):
         return (self.patch * 2 ** (len(self.depths) - 1),) * self.spatial_dims
 
     def build(self, in_channels: int, out_channels: int) -> nn.Module:
-        from medseg.networks.swin_unet_module import SwinUNet
+        from medseg.networks.transformers.swin_unet_module import SwinUNet
 
         return SwinUNet(self, in_channels, out_channels)

@@ -12,7 +12,7 @@ from torch import nn
 from medseg.networks.recomputation import recompute_in_backward
 
 if TYPE_CHECKING:
-    from medseg.networks.mednext import MedNeXtConfig
+    from medseg.networks.unets.mednext import MedNeXtConfig
 
 
 class MedNeXt(MonaiMedNeXt):

@@ -12,7 +12,7 @@ from torch import nn
 from medseg.networks.recomputation import recompute_in_backward
 
 if TYPE_CHECKING:
-    from medseg.networks.unet_plus_plus import UNetPlusPlusConfig
+    from medseg.networks.unets.unet_plus_plus import UNetPlusPlusConfig
 
 
 class UNetPlusPlus(BasicUNetPlusPlus):

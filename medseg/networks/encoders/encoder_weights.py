@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from medseg.errors import ConfigError
-from medseg.networks.smp_encoders import TIMM, check_encoder, library, make_encoder
+from medseg.networks.encoders.smp_encoders import TIMM, check_encoder, library, make_encoder
 
 RGB = 3
 _ENDINGS = (".safetensors", ".pth", ".pt", ".bin", ".ckpt", ".tar")

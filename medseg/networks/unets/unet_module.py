@@ -22,7 +22,7 @@ from medseg.networks.layers import (
 )
 
 if TYPE_CHECKING:
-    from medseg.networks.unet import UNetConfig
+    from medseg.networks.unets.unet import UNetConfig
 
 
 class UNet(nn.Module):

@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterator, Sequence
 import torch
 from torch import nn
 
+from medseg.networks.encoders.residual_plan import stage_steps
 from medseg.networks.layers import Normalisation
 from medseg.networks.layers import norm as named_norm
-from medseg.networks.residual_plan import stage_steps
 
 Norm = Callable[[int], nn.Module]  # channels -> their norm
 

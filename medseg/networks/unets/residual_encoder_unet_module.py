@@ -9,10 +9,10 @@ import torch
 from torch import nn
 
 from medseg.networks.layers import activation, average_pool
-from medseg.networks.unet_module import conv_norm
+from medseg.networks.unets.unet_module import conv_norm
 
 if TYPE_CHECKING:
-    from medseg.networks.unet import UNetConfig
+    from medseg.networks.unets.unet import UNetConfig
 
 
 def residual_encoder(config: UNetConfig, blocks: Sequence[int], in_channels: int) -> nn.ModuleList:
