@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import difflib
-import importlib.metadata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Annotated, Any, Generic, TypeVar, Union
 
@@ -12,15 +13,18 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Discriminator, GetCoreSchemaHandler, Tag, ValidationError
 from pydantic_core import CoreSchema, ErrorDetails
 
-from medseg.errors import ConfigError
+from medseg.errors import ConfigError, MedsegError
 
 S = TypeVar("S", bound="Settings")
 
 
 class Settings(BaseModel):
-    """Base of every config class: frozen, and strangers are refused."""
+    """Base of every config class: frozen, and strangers are refused.
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    What validates it is built at its first use, not at import: only then may a catalogue ask other packages.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, defer_build=True)
 
 
 class NamedSettings(Settings):
@@ -36,15 +40,20 @@ class Catalogue(Generic[E]):
     """The named choices of one part of the system, in the order in which they are listed.
 
     Used as an annotation, `Annotated[NetworkConfig, NETWORKS]`, it makes pydantic read the entry that `name` tells.
-    Other packages join through the entry point group `medseg.<kind>`, each pointing at a NamedSettings class.
+    Other packages join through the entry point group `medseg.<kind>`, each pointing at a class derived from `base`.
+    They are loaded at first use, so that their modules may import ours, and be imported, in any order; one that cannot
+    be loaded, or is no entry, is refused then: ConfigError names the package.
     """
 
-    def __init__(self, kind: str, entries: Sequence[type[E]]) -> None:
-        self.kind = kind
-        self._entries: dict[str, type[E]] = {}
-        for entry in [*entries, *_plugins(kind)]:
-            if self._entries.setdefault(_name_of(entry), entry) is not entry:
-                raise ConfigError(f"two entries of {kind} are called {_name_of(entry)!r}; uninstall or rename one")
+    def __init__(self, kind: str, base: type[NamedSettings], entries: Sequence[type[E]]) -> None:
+        self.kind, self.base = kind, base
+        self._ours = _by_name(kind, entries)
+
+    @cached_property
+    def _entries(self) -> dict[str, type[E]]:
+        """By name, ours first."""
+        points = entry_points(group=f"medseg.{self.kind}")
+        return _by_name(self.kind, [*self._ours.values(), *(_load(point, self.base) for point in points)])
 
     def __iter__(self) -> Iterator[tuple[str, type[E]]]:
         return iter(self._entries.items())
@@ -55,6 +64,7 @@ class Catalogue(Generic[E]):
         return self._entries[name]
 
     def names(self) -> list[str]:
+        """What `name` may be."""
         return list(self._entries)
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
@@ -67,12 +77,36 @@ def _tag_of(value: Any) -> str | None:
     return value.get("name") if isinstance(value, Mapping) else getattr(value, "name", None)
 
 
-def _name_of(entry: type[NamedSettings]) -> str:
-    return str(entry.model_fields["name"].default)
+def _by_name(kind: str, entries: Iterable[type[E]]) -> dict[str, type[E]]:
+    named: dict[str, type[E]] = {}
+    for entry in entries:
+        name = entry.model_fields["name"].default
+        if named.setdefault(name, entry) is not entry:
+            raise ConfigError(f"two entries of {kind} are called {name!r}; uninstall or rename one")
+    return named
 
 
-def _plugins(kind: str) -> list[type[Any]]:
-    return [point.load() for point in importlib.metadata.entry_points(group=f"medseg.{kind}")]
+# What the code of another package may raise while it is imported.
+_FAILURES = (
+    ArithmeticError, AssertionError, AttributeError, ImportError, LookupError, NameError, OSError, RuntimeError,
+    SyntaxError, TypeError, ValueError, MedsegError,
+)  # fmt: skip
+
+
+def _load(point: EntryPoint, base: type[NamedSettings]) -> type[Any]:
+    """The class that an entry point names. Raises ConfigError where there is none, or it is no entry."""
+    package = f" of {point.dist.name} {point.dist.version}" if point.dist else ""
+    where, advice = f"entry point {point.name!r}{package} ({point.group})", "update or uninstall that package"
+    try:
+        entry = point.load()
+    except _FAILURES as error:
+        problem = " ".join(f"{type(error).__name__}: {error}".split())
+        raise ConfigError(f"{where} cannot be loaded ({problem}); {advice}") from error
+    if not (isinstance(entry, type) and issubclass(entry, base)):
+        raise ConfigError(f"{where} is {_short(entry)}, no class of {base.__name__}; {advice}")
+    if not isinstance(entry.model_fields["name"].default, str):
+        raise ConfigError(f"{where} has no name of its own, as name: Literal['x'] = 'x' gives one; {advice}")
+    return entry
 
 
 class _StrictLoader(yaml.SafeLoader):

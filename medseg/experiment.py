@@ -44,7 +44,7 @@ class ExperimentConfig(Settings):
     description: str = ""
     seed: int = Field(default=0, ge=0)
     data: DataSettings
-    preprocessing: Preprocessing = Preprocessing()
+    preprocessing: Preprocessing = Field(default_factory=Preprocessing)
     patch: PatchSettings
     augmentation: tuple[Augmentation, ...] = ()
     network: Annotated[NetworkConfig, NETWORKS]
@@ -76,7 +76,11 @@ def _patch_problem(config: ExperimentConfig) -> str | None:
     """Why the network cannot take the patch, or the preprocessing cannot make it."""
     size, dims = list(config.patch.size), config.network.spatial_dims
     if len(size) != dims:
-        return f"patch.size {size} has {len(size)} dimensions, network.spatial_dims is {dims}; make them agree"
+        exists = " or ".join(f"{known}D" for known in config.network.dims())
+        return (
+            f"patch.size {size} has {len(size)} dimensions, network.spatial_dims is {dims}; make them agree "
+            f"({config.network.name!r} exists in {exists}, and a changed name resets its other keys)"
+        )
     try:
         config.network.check_size(config.patch.size, "patch.size")
     except ConfigError as error:

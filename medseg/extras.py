@@ -1,29 +1,37 @@
-"""The optional extras of the package: what each brings, whether it is there, and the command that installs it."""
+"""The optional extras of packages: what each brings, whether it is there, and the command that installs it."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from importlib.util import find_spec
 
 from medseg.errors import ConfigError
 
-EXTRAS = {"zoo": ("segmentation_models_pytorch", "timm", "torchvision")}  # extra -> modules that it brings
+
+@dataclass(frozen=True)
+class Extra:
+    """What a package leaves out unless asked for it; each package says which of its own its networks need."""
+
+    name: str
+    modules: tuple[str, ...]  # that it brings, top-level ones
+    command: str  # what a person types to get it
+
+    def absent(self) -> list[str]:
+        """Its modules that cannot be found; none is imported."""
+        return [module for module in self.modules if not _is_found(module)]
+
+    def is_installed(self) -> bool:
+        """Whether every module of it can be found."""
+        return not self.absent()
+
+    def require(self, what: str) -> None:
+        """Raises ConfigError with the command where `what` needs it and it is not installed."""
+        absent = self.absent()
+        if absent:
+            raise ConfigError(f"{what} needs {', '.join(absent)}, not installed here; {self.command}")
 
 
-def install_command(extra: str) -> str:
-    """What a person types to get an extra."""
-    return f"pip install 'medseg[{extra}]'"
-
-
-def is_installed(extra: str) -> bool:
-    """Whether every module of the extra can be found; none is imported."""
-    return all(_is_found(module) for module in EXTRAS[extra])
-
-
-def require(extra: str, what: str) -> None:
-    """Raises ConfigError with the pip command where `what` needs an extra that is not installed."""
-    absent = [module for module in EXTRAS[extra] if not _is_found(module)]
-    if absent:
-        raise ConfigError(f"{what} needs {', '.join(absent)}, not installed here; {install_command(extra)}")
+ZOO = Extra("zoo", ("segmentation_models_pytorch", "timm", "torchvision"), "pip install 'medseg[zoo]'")
 
 
 def _is_found(module: str) -> bool:

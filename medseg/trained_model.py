@@ -8,7 +8,6 @@ import shutil
 from collections.abc import Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
-from pickle import UnpicklingError  # torch.load raises it; nothing here is unpickled
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -174,11 +173,13 @@ def load_model(folder: Path) -> TrainedModel:
     """The model in a folder, or in the `model` folder of a run. Raises ModelError where it is absent or damaged."""
     import torch
 
+    from medseg.training.checkpoint import DAMAGED
+
     home = folder / "model" if (folder / "model" / CARD).is_file() else folder
     card = _read_card(home)
     try:
         weights = torch.load(home / WEIGHTS, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, UnpicklingError, EOFError, ValueError, KeyError) as error:
+    except (OSError, *DAMAGED) as error:
         raise ModelError(f"{home / WEIGHTS}: is missing or damaged; copy the model folder again") from error
     if not isinstance(weights, dict) or not all(isinstance(tensor, torch.Tensor) for tensor in weights.values()):
         raise ModelError(f"{home / WEIGHTS}: holds something else than tensors by name; copy the model folder again")

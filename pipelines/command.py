@@ -148,7 +148,7 @@ def infer(
         typer.Option(metavar="CODE", help="Modality of the series: MR, CT, PT; it may be another than the model's."),
     ] = None,
     explain: Annotated[
-        str | None, typer.Option(metavar="WHAT", help="attention: where the network looked, as NIfTI and pictures.")
+        str | None, typer.Option(metavar="WHAT", help="attention: what it weighed, as NIfTI and pictures.")
     ] = None,
     assignments: Assignments = None,
     device: Device = "auto",

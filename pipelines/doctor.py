@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from medseg.extras import ZOO
 from pipelines.console import Console
 
 LEAST_FREE_GIB = 5
@@ -59,6 +60,13 @@ def _versions() -> Iterator[Finding]:
             yield Finding(name, "ok", importlib.metadata.version(name))
         except importlib.metadata.PackageNotFoundError:
             yield Finding(name, "missing", "not installed", f"pip install {name}")
+    absent = ZOO.absent()
+    if absent:
+        yield Finding(
+            f"extra {ZOO.name}", "note", f"without {', '.join(absent)}", f"for some 2D networks: {ZOO.command}"
+        )
+    else:
+        yield Finding(f"extra {ZOO.name}", "ok", ", ".join(ZOO.modules))
 
 
 def _compute() -> Iterator[Finding]:

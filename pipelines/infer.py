@@ -31,7 +31,7 @@ def infer(
 
     A result that cannot be written stops the work, because the next could not be written either. The `rule` picks
     the series of a DICOM study; a modality that it names is taken at its word, even if it is not the model's. With
-    `explain` ("attention") it is shown beside the labels what led to them.
+    `explain` ("attention") what attention weighed is written beside the labels.
     """
     for name in formats:
         if name not in FORMATS:
@@ -43,7 +43,7 @@ def infer(
 
     console = Console()
     trained, predictor = model.predictor()
-    explaining = None if explain is None else Explaining(explain, trained, predictor)
+    explaining = None if explain is None else Explaining(explain, trained, predictor, console)
     output_folder(output)
     record = Record(trained.card.title, model.assignments, sources)
     with record.kept(output), console.progress(len(sources), "segmenting") as steps:

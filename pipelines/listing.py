@@ -10,7 +10,6 @@ from typing import NamedTuple
 from medseg.config import Catalogue, read_yaml, suggestion
 from medseg.data.manifest import DATASET
 from medseg.errors import ConfigError, MedsegError
-from medseg.extras import install_command, is_installed
 from pipelines.console import Console
 from pipelines.locations import shipped_configs, shipped_manifests
 
@@ -47,19 +46,20 @@ def _from_catalogue(module: str, name: str) -> list[Entry]:
 
 
 def _networks() -> list[Entry]:
-    """Each network with the dimensions that it exists in and the extra that one of them needs."""
+    """Each network: the dimensions that it exists in, the extra that one of them needs, whether it compiles whole."""
     from medseg.networks import NETWORKS
 
     entries = []
     for name, config in NETWORKS:
-        needs = {dims: f" (extra {extra})" for dims, extra in config.extras.items()}
+        needs = {dims: f" (extra {extra.name})" for dims, extra in config.extras.items()}
         marks = [f"{dims}D{needs.get(dims, '')}" for dims in config.dims()]
-        missing = sorted({extra for extra in config.extras.values() if not is_installed(extra)})
-        advice = f" [{'; '.join(install_command(extra) for extra in missing)}]" if missing else ""
+        missing = {extra.name: extra.command for extra in config.extras.values() if not extra.is_installed()}
+        advice = f" [{'; '.join(missing.values())}]" if missing else ""
         details = {
             "spatial_dims": list(config.dims()),
-            "extras": {f"{dims}D": extra for dims, extra in config.extras.items()},
-            "missing": missing,
+            "extras": {f"{dims}D": extra.name for dims, extra in config.extras.items()},
+            "missing": sorted(missing),
+            "compiles": config.compiles,
         }
         entries.append(Entry(name, f"{', '.join(marks)}: {_first_line(config.__doc__)}{advice}", details))
     return entries

@@ -71,8 +71,13 @@ def with_digests(study: Study) -> Study:
     return replace(study, experiment=study.experiment.model_copy(update={"network": pinned}))
 
 
-def build_training(study: Study, folder: Path, device: torch.device, console: Console) -> Training:
-    """Reads and prepares the training cases, and builds network and loss; the seed decides the first weights."""
+def build_training(
+    study: Study, folder: Path, device: torch.device, console: Console, *, pretrained: bool = True
+) -> Training:
+    """Reads and prepares the training cases, and builds network and loss; the seed decides the first weights.
+
+    With `pretrained` they are those of the config's file, where it names one; a run that is resumed has its own.
+    """
     import torch
 
     from medseg.data.loaders import Patches
@@ -87,7 +92,7 @@ def build_training(study: Study, folder: Path, device: torch.device, console: Co
     be_deterministic(device)
     torch.manual_seed(seeded(config.seed, "weights"))
     network = config.build_network(len(study.manifest.dataset.channels), labels)
-    if not (folder / "checkpoints").is_dir():  # a run that is resumed has its own weights there
+    if pretrained:
         config.network.load_pretrained(network)
     validation = _validation(study, network, device)
     cases = _prepared(study, console)

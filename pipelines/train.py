@@ -38,7 +38,7 @@ def train_experiment(experiment: ExperimentConfig, data_root: Path | None, outpu
     target = choose_device(device)
     study = with_threads(with_digests(study), experiment.training.threads or usable_cores())
     run = Run.create(output_folder(output), study)
-    training = build_training(study, run.folder, target, console)
+    training = build_training(study, run.folder, target, console, pretrained=True)
     total_steps = _length(training, experiment, console)
     run.begin()  # from here on there is something to keep
     return run.carry_out(study, training, total_steps, console)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -20,25 +21,29 @@ from medseg.config import (
 from medseg.errors import ConfigError
 
 
-class Circle(NamedSettings):
+class Shape(NamedSettings):
+    """What the entries below have in common."""
+
+
+class Circle(Shape):
     name: Literal["circle"] = "circle"
     radius: float = 1.0
 
 
-class Square(NamedSettings):
+class Square(Shape):
     name: Literal["square"] = "square"
     edge: float = 1.0
 
 
-SHAPES = Catalogue[NamedSettings]("shapes", [Circle, Square])
+SHAPES = Catalogue[Shape]("shapes", Shape, [Circle, Square])
 
 
 class Drawing(Settings):
     title: str
     scale: float = 1.0
     mode: Literal["line", "fill"] = "line"
-    shape: Annotated[NamedSettings, SHAPES] = Circle()
-    more: tuple[Annotated[NamedSettings, SHAPES], ...] = ()
+    shape: Annotated[Shape, SHAPES] = Circle()
+    more: tuple[Annotated[Shape, SHAPES], ...] = ()
 
 
 def test_merging_goes_level_by_level_and_changes_neither() -> None:
@@ -162,11 +167,69 @@ def test_suggestions_list_all_choices_and_name_a_near_one() -> None:
 
 
 def test_a_catalogue_refuses_two_entries_of_one_name_and_strange_names() -> None:
-    class Round(NamedSettings):
+    class Round(Shape):
         name: Literal["circle"] = "circle"
 
     with pytest.raises(ConfigError, match="two entries of shapes are called 'circle'"):
-        Catalogue[NamedSettings]("shapes", [Circle, Round])
+        Catalogue[Shape]("shapes", Shape, [Circle, Round])
     with pytest.raises(ConfigError, match="no entry of shapes is called 'cirle'; did you mean 'circle'"):
         SHAPES["cirle"]
     assert SHAPES.names() == ["circle", "square"]
+
+
+@pytest.fixture
+def other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The module of an installed package, yet to be written, whose `Ring` is an entry of shapes."""
+    metadata = tmp_path / "rings-2.0.dist-info"
+    metadata.mkdir()
+    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: rings\nVersion: 2.0\n")
+    (metadata / "entry_points.txt").write_text("[medseg.shapes]\nround = the_rings:Ring\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "the_rings", raising=False)
+    return tmp_path / "the_rings.py"
+
+
+RING = f"""
+from typing import Literal
+from {__name__} import Shape
+
+class Ring(Shape):
+    name: Literal["ring"] = "ring"
+"""
+
+
+def test_an_entry_of_another_package_is_read_at_first_use(other: Path) -> None:
+    """A settings class that names the catalogue, and the catalogue itself, are made before the package is looked at."""
+    shapes = Catalogue[Shape]("shapes", Shape, [Circle])
+
+    class Board(Settings):
+        shape: Annotated[Shape, shapes]
+
+    other.write_text(RING)
+    assert validate(Board, {"shape": {"name": "ring"}}, "here").shape.name == "ring"
+    assert shapes.names() == ["circle", "ring"]
+    assert set(Board.model_json_schema()["$defs"]) == {"Circle", "Ring"}
+
+
+@pytest.mark.parametrize(
+    ("source", "says"),
+    [
+        ("1 / 0", "cannot be loaded (ZeroDivisionError: division by zero)"),
+        ("import a_module_that_is_not_there", "cannot be loaded (ModuleNotFoundError: No module named"),
+        ("Ring = (", "cannot be loaded (SyntaxError: "),
+        ("", "cannot be loaded (AttributeError: "),
+        ("Ring = 7", "is 7, no class of Shape"),
+        ("from medseg.config import NamedSettings as Ring", "NamedSettings'>, no class of Shape"),
+        (RING.replace(' = "ring"', ""), "has no name of its own"),
+        (RING.replace('"ring"', '"circle"'), "two entries of shapes are called 'circle'"),
+    ],
+)
+def test_a_broken_entry_of_another_package_is_refused_in_one_line_that_names_it(
+    other: Path, source: str, says: str
+) -> None:
+    other.write_text(source)
+    with pytest.raises(ConfigError) as caught:
+        Catalogue[Shape]("shapes", Shape, [Circle]).names()
+    assert says in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert "two entries" in says or "entry point 'round' of rings 2.0 " in str(caught.value)

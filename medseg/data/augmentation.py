@@ -236,6 +236,7 @@ class Colour(AugmentationConfig):
 
 AUGMENTATIONS = Catalogue[AugmentationConfig](
     "augmentations",
+    AugmentationConfig,
     [
         Flip,
         Rotate90,

@@ -86,7 +86,7 @@ class Percentile(IntensityConfig):
         return Scale(low, high, low, 1.0 / max(high - low, 1e-8))
 
 
-INTENSITIES = Catalogue[NamedSettings]("intensities", [ZScore, Window, Percentile])
+INTENSITIES = Catalogue[IntensityConfig]("intensities", IntensityConfig, [ZScore, Window, Percentile])
 Intensity = Annotated[IntensityConfig, INTENSITIES]
 
 

@@ -1,4 +1,4 @@
-"""Where a network looked: its attention maps, made window by window and blended as its logits are."""
+"""What a network's attention weighed: its maps, made window by window and blended as its logits are."""
 
 from __future__ import annotations
 

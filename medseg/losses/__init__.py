@@ -16,13 +16,13 @@ from medseg.losses.jaccard import JaccardConfig
 from medseg.losses.lovasz import LovaszConfig
 from medseg.losses.ramp import Ramp
 from medseg.losses.sum import SumConfig, Term
-from medseg.losses.terms import TERMS
+from medseg.losses.terms import OURS
 from medseg.losses.top_k import TopKConfig
 from medseg.losses.tversky import TverskyConfig
 from medseg.losses.unified_focal import UnifiedFocalConfig
 from medseg.losses.voxel_counts import VoxelCounts, count_voxels
 
-LOSSES = Catalogue[LossConfig]("losses", [*(entry for _, entry in TERMS), SumConfig])
+LOSSES = Catalogue[LossConfig]("losses", LossConfig, [*OURS, SumConfig])
 
 __all__ = [
     "LOSSES",

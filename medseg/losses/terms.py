@@ -29,4 +29,6 @@ BY_REGION: list[type[LossConfig]] = [
 ]
 BY_SHAPE: list[type[LossConfig]] = [BoundaryConfig, BoundaryCEConfig, HausdorffConfig, ClDiceConfig]
 
-TERMS = Catalogue[LossConfig]("losses", [DiceCEConfig, *BY_VOXEL, *BY_REGION, UnifiedFocalConfig, *BY_SHAPE])
+OURS: list[type[LossConfig]] = [DiceCEConfig, *BY_VOXEL, *BY_REGION, UnifiedFocalConfig, *BY_SHAPE]
+
+TERMS = Catalogue[LossConfig]("losses", LossConfig, OURS)

@@ -18,9 +18,9 @@ class UnifiedFocalConfig(LossConfig):
 
     Focal part: mean of a (1 - p)^gamma (-log p), a = delta in voxels of a label and 1 - delta in the background.
     Tversky part: mean over background and labels of (1 - index)^(1 - gamma), where delta weighs false negatives and
-    1 - delta false positives, as in the authors' code. With `asymmetric`, gamma eases the background's focal part and
-    sharpens the labels' Tversky part only. Overlapping labels are problems of two classes each. gamma = 0 gives
-    delta-weighed cross-entropy and the Tversky loss.
+    1 - delta false positives; exponents and delta as in the authors' code. With `asymmetric`, gamma eases the
+    background's focal part and sharpens the labels' Tversky part only. Overlapping labels are problems of two classes
+    each. gamma = 0 gives delta-weighed cross-entropy and the Tversky loss.
     """
 
     name: Literal["unified_focal"] = "unified_focal"

@@ -32,7 +32,8 @@ def count_voxels(cases: Iterable[np.ndarray], labels: LabelSet) -> VoxelCounts:
 def inverse_frequency(counts: VoxelCounts) -> tuple[float, ...]:
     """A weight an output that gives every label the same total: 1 / voxels, with mean 1.
 
-    For overlapping labels, voxels outside / inside, for outside a label weighs 1. An output without voxels weighs 1.
+    For overlapping labels, voxels outside / inside, for outside a label weighs 1. An output without voxels, and a label
+    without any outside, weighs 1.
     """
     return _relative(counts, np.asarray(counts.inside, float), np.asarray(counts.outside, float))
 
@@ -54,7 +55,7 @@ def _effective(voxels: np.ndarray, beta: float) -> np.ndarray:
 
 
 def _relative(counts: VoxelCounts, inside: np.ndarray, outside: np.ndarray) -> tuple[float, ...]:
-    present = inside > 0
+    present = inside > 0 if counts.is_exclusive else (inside > 0) & (outside > 0)
     share = (1.0 if counts.is_exclusive else outside) / np.where(present, inside, 1.0)
     if counts.is_exclusive:
         share = share / share[present].mean() if present.any() else share

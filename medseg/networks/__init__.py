@@ -22,6 +22,7 @@ from medseg.networks.unets.vnet import VNetConfig
 
 NETWORKS = Catalogue[NetworkConfig](
     "networks",
+    NetworkConfig,
     [
         UNetConfig,
         ResidualEncoderUNetConfig,

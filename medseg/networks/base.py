@@ -10,7 +10,7 @@ from pydantic import Field
 
 from medseg.config import NamedSettings
 from medseg.errors import ConfigError
-from medseg.extras import require
+from medseg.extras import Extra
 
 if TYPE_CHECKING:
     from torch import nn
@@ -26,7 +26,8 @@ class NetworkConfig(NamedSettings):
     Weights are drawn from torch's global generator and from nothing else: who builds a network seeds it first.
     """
 
-    extras: ClassVar[Mapping[int, str]] = {}  # spatial dims -> the optional extra that they need
+    extras: ClassVar[Mapping[int, Extra]] = {}  # spatial dims -> the optional extra that they need
+    compiles: ClassVar[bool] = True  # whether torch.compile takes it in one graph, backward pass included
 
     spatial_dims: Literal[2, 3] = 3
 
@@ -39,7 +40,7 @@ class NetworkConfig(NamedSettings):
         """Raises ConfigError with the pip command where the network needs an extra that is not installed."""
         extra = self.extras.get(self.spatial_dims)
         if extra is not None:
-            require(extra, f"network {self.name!r} in {self.spatial_dims}D")
+            extra.require(f"network {self.name!r} in {self.spatial_dims}D")
 
     @abstractmethod
     def divisor(self) -> tuple[int, ...]:
@@ -64,13 +65,11 @@ class NetworkConfig(NamedSettings):
         """Raises ConfigError, naming the nearest admissible sizes, where the network cannot take a patch of `size`.
 
         The coarsest stage must keep two voxels or more: of a single one no normalisation can take a variance.
+        Asked of an experiment's patch size, it speaks for inference too: whoever slides a network over a volume gives
+        it windows of that very size, and pads what is smaller.
         """
+        self._check_axes(size, where)
         divisor, shown = self.divisor(), list(size)
-        if len(size) != self.spatial_dims:
-            raise ConfigError(
-                f"{where} {shown} has {len(size)} axes, but network {self.name!r} works in {self.spatial_dims}D; "
-                f"give {self.spatial_dims} sizes, or set spatial_dims"
-            )
         multiples = all(have > 0 and have % step == 0 for have, step in zip(size, divisor, strict=True))
         if multiples and tuple(size) != divisor:
             return
@@ -79,6 +78,18 @@ class NetworkConfig(NamedSettings):
         nearest = " or ".join(str(list(candidate)) for candidate in _nearest(size, divisor))
         raise ConfigError(f"{where} {shown} does not fit: network {self.name!r} needs {needs}; nearest: {nearest}")
 
+    def fitted(self, size: Sequence[int]) -> tuple[int, ...]:
+        """The smallest admissible size that holds `size`. Raises ConfigError where there is none."""
+        self._check_axes(size, "size")
+        return _nearest(size, self.divisor())[-1]
+
+    def _check_axes(self, size: Sequence[int], where: str) -> None:
+        if len(size) != self.spatial_dims:
+            raise ConfigError(
+                f"{where} {list(size)} has {len(size)} axes, but network {self.name!r} works in {self.spatial_dims}D; "
+                f"give {self.spatial_dims} sizes, or set spatial_dims"
+            )
+
 
 def per_axis(value: int | tuple[int, ...], spatial_dims: int) -> tuple[int, ...]:
     """`value` for each spatial axis."""
@@ -86,7 +97,7 @@ def per_axis(value: int | tuple[int, ...], spatial_dims: int) -> tuple[int, ...]
 
 
 def _nearest(size: Sequence[int], divisor: Sequence[int]) -> list[tuple[int, ...]]:
-    """The admissible sizes next below and next above, the same on axes that already fit."""
+    """The admissible sizes next below and, last, next above, the same on axes that already fit."""
     pairs = list(zip(size, divisor, strict=True))
     below = tuple(max(have // step, 1) * step for have, step in pairs)
     above = tuple(max(-(-have // step), 1) * step for have, step in pairs)

@@ -44,11 +44,6 @@ def average_pool(dims: int) -> Any:
     return (nn.AvgPool2d, nn.AvgPool3d)[dims - 2]
 
 
-def adaptive_average_pool(dims: int) -> Any:
-    """AdaptiveAvgPool2d or AdaptiveAvgPool3d, the class."""
-    return (nn.AdaptiveAvgPool2d, nn.AdaptiveAvgPool3d)[dims - 2]
-
-
 def channel_dropout(dims: int, share: float) -> nn.Module:
     """Dropout of whole channels (Tompson et al., CVPR 2015)."""
     return (nn.Dropout2d, nn.Dropout3d)[dims - 2](share)

@@ -8,7 +8,8 @@ CPUs with AMX). Such grids are a network's coarsest stage, so that float32 there
 
 from __future__ import annotations
 
-from typing import TypeVar
+from functools import cache
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
@@ -16,50 +17,48 @@ from torch import nn
 N = TypeVar("N", bound=nn.Module)
 
 
-class ShallowConv2d(nn.Conv2d):
-    """A Conv2d that is exact on grids shallower than its kernel."""
+class _Exact:
+    """Laid over a convolution's class: exact on grids shallower than its kernel."""
 
-    def forward(self, input: torch.Tensor) -> torch.Tensor:
-        if _is_shallow(input, self.kernel_size) and _is_cpu_autocast(input):
+    kernel_size: tuple[int, ...]
+
+    def forward(self, input: torch.Tensor, *more: Any, **named: Any) -> Any:
+        forward = super().forward  # type: ignore[misc]
+        if self.is_shallow(input) and _is_cpu_autocast(input):
             with torch.autocast("cpu", enabled=False):
-                return super().forward(input.float())
-        return super().forward(input)
+                return forward(input.float(), *more, **named)
+        return forward(input, *more, **named)
+
+    def is_shallow(self, image: torch.Tensor) -> bool:
+        return any(size < length for size, length in zip(image.shape[2:], self.kernel_size, strict=True))
 
 
-class ShallowConv3d(nn.Conv3d):
-    """A Conv3d that is exact on grids shallower than its kernel."""
+class _ExactTransposed(_Exact):
+    """The same over a transposed convolution's class; its output is the grid that counts."""
 
-    def forward(self, input: torch.Tensor) -> torch.Tensor:
-        if _is_shallow(input, self.kernel_size) and _is_cpu_autocast(input):
-            with torch.autocast("cpu", enabled=False):
-                return super().forward(input.float())
-        return super().forward(input)
+    stride: tuple[int, ...]
 
-
-class ShallowConvTranspose3d(nn.ConvTranspose3d):
-    """A ConvTranspose3d that is exact on grids shallower than its kernel; its output is the grid that counts."""
-
-    def forward(self, input: torch.Tensor, output_size: list[int] | None = None) -> torch.Tensor:
-        if input.shape[2] * self.stride[0] < self.kernel_size[0] and _is_cpu_autocast(input):
-            with torch.autocast("cpu", enabled=False):
-                return super().forward(input.float(), output_size)
-        return super().forward(input, output_size)
+    def is_shallow(self, image: torch.Tensor) -> bool:
+        return image.shape[2] * self.stride[0] < self.kernel_size[0]
 
 
 def guard_shallow_grids(network: N) -> N:
-    """The same network, its convolutions turned into those above; parameters and their names stay."""
+    """The same network, its convolutions made exact as above, those of classes derived from torch's too.
+
+    Parameters and their names stay.
+    """
     for module in network.modules():
-        if type(module) is nn.Conv2d:
-            module.__class__ = ShallowConv2d
-        elif type(module) is nn.Conv3d:
-            module.__class__ = ShallowConv3d
-        elif type(module) is nn.ConvTranspose3d:
-            module.__class__ = ShallowConvTranspose3d
+        if isinstance(module, nn.Conv2d | nn.Conv3d | nn.ConvTranspose3d) and not isinstance(module, _Exact):
+            kind: Any = type(module)
+            module.__class__ = _guarded(kind)  # type: ignore[assignment]  # a subclass of what it was
     return network
 
 
-def _is_shallow(image: torch.Tensor, kernel: tuple[int, ...]) -> bool:
-    return any(size < length for size, length in zip(image.shape[2:], kernel, strict=True))
+@cache
+def _guarded(kind: type[nn.Module]) -> type[nn.Module]:
+    """The class with the guard over it, the same one for every convolution of that class."""
+    guard = _ExactTransposed if issubclass(kind, nn.ConvTranspose3d) else _Exact
+    return type(f"Shallow{kind.__name__}", (guard, kind), {})
 
 
 def _is_cpu_autocast(image: torch.Tensor) -> bool:

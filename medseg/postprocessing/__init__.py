@@ -6,7 +6,7 @@ from medseg.postprocessing.components import KeepLargestConfig, RemoveSmallConfi
 from medseg.postprocessing.holes import FillHolesConfig
 
 POSTPROCESSING = Catalogue[PostprocessingConfig](
-    "postprocessing", [KeepLargestConfig, RemoveSmallConfig, FillHolesConfig]
+    "postprocessing", PostprocessingConfig, [KeepLargestConfig, RemoveSmallConfig, FillHolesConfig]
 )
 
 __all__ = ["POSTPROCESSING", "FillHolesConfig", "KeepLargestConfig", "PostprocessingConfig", "RemoveSmallConfig"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,11 @@ import torch
 
 from medseg.errors import TrainingError
 from medseg.io.atomic import atomic_write_bytes
+
+DAMAGED = (  # what torch.load raises for the one damaged file or the other
+    AssertionError, AttributeError, EOFError, LookupError, RuntimeError, TypeError, UnpicklingError, ValueError,
+    struct.error,
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -38,7 +44,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
         raise TrainingError(f"{path}: cannot be read ({error.strerror}); give the folder of a run") from error
-    except (RuntimeError, UnpicklingError, EOFError, ValueError, KeyError) as error:
+    except DAMAGED as error:
         raise TrainingError(f"{path}: is damaged and cannot be loaded; resume from an older checkpoint") from error
     if not isinstance(content, dict):
         raise TrainingError(f"{path}: is no checkpoint of medseg; give the folder of a run")

@@ -4,28 +4,36 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from medseg.experiment import ExperimentConfig
-from pipelines.benchmark.agenda import Agenda, Job
-from pipelines.benchmark.contest import dice_of, lasting, stepping
-from pipelines.benchmark.ladder import Standing, climbed, read_ladder
-from pipelines.benchmark.report import head_line, machine
-from pipelines.benchmark.statistics import difference_of
-from pipelines.benchmark.tables import MARKDOWN, Content, interval, markdown, mean_content, write
-from pipelines.benchmark.work import Result, Workshop
-from pipelines.console import Console
-from pipelines.locations import find_benchmark, output_folder
-
-_HOW = (
-    "Dice and gains are means over cases and seeds; a gain is paired by case and seed. Intervals: bootstrap over cases "
-    "and, with several seeds, over seeds too; one that holds 0 tells of no difference here."
+from pipelines.benchmark.ladder import Variant, read_ladder, variants
+from pipelines.benchmark.results import Result, one_machine
+from pipelines.benchmark.stages import cases_of_all, lasting, stepping
+from pipelines.benchmark.tables import (
+    INTERVALS,
+    Content,
+    blind_line,
+    cases_line,
+    dice_cell,
+    dice_content,
+    flat,
+    gain_of,
+    head_line,
+    interval,
+    markdown,
+    publish,
+    refuse_nothing,
+    shortened,
 )
+from pipelines.benchmark.work import Job, Work
+from pipelines.locations import find_benchmark
 
 
 @dataclass(frozen=True)
-class Climb:
+class AblationPlan:
     """Which ladder, on what, and how long each rung that needs weights of its own is trained."""
 
     dims: int = 3
@@ -35,77 +43,67 @@ class Climb:
     steps: int = 0  # instead of minutes
     seeds: int = 3
 
+    def budgeted(self, experiment: ExperimentConfig, seed: int) -> ExperimentConfig:
+        """The experiment as long as planned, under a seed so many after its own."""
+        return stepping(experiment, self.steps, seed) if self.steps else lasting(experiment, self.minutes, seed)
 
-def ablation(workshop: Workshop, climb: Climb, assignments: Sequence[str]) -> dict[str, Any]:
+
+@dataclass(frozen=True)
+class RungResults:
+    """A variant, whether it has weights of its own, and a result for each seed."""
+
+    variant: Variant
+    trained: bool
+    results: list[Result]
+
+
+def ablation(work: Work, plan: AblationPlan, assignments: Sequence[str]) -> dict[str, Any]:
     """Trains where a rung changes the training; where it changes the use of a model alone, the same weights serve."""
-    agenda = Agenda(workshop, Console())
-    ladder = read_ladder(climb.rungs or find_benchmark("ablation"))
-    standings = list(climbed(ladder, climb.dims, climb.weights, assignments))
-    with_weights = [one for number, one in enumerate(standings) if _is_new(standings, number)]
-    trained = iter(_train(agenda, with_weights, climb))
-    weights, results = list[Result](), list[list[Result]]()
-    for number, standing in enumerate(standings):
-        if _is_new(standings, number):
-            weights = next(trained)
-            results.append(weights)
+    found = list(variants(read_ladder(plan.rungs or find_benchmark("ablation")), plan.dims, plan.weights, assignments))
+    is_new = [True, *(not one.only_uses(before) for before, one in pairwise(found))]
+    trained = _train(work, [one for one, new in zip(found, is_new, strict=True) if new], plan)
+    rungs, weights = list[RungResults](), list[Result]()
+    for variant, new in zip(found, is_new, strict=True):
+        if new:
+            weights = results = trained.pop(0)
         else:
-            agenda.console.say(f"other use of the same weights: {standing.label}")
-            results.append([_use(workshop, standing, one, climb, seed) for seed, one in enumerate(weights)])
-    return _report(agenda, standings, results, climb)
+            work.console.say(f"other use of the same weights: {variant.label}")
+            uses = [plan.budgeted(variant.experiment, seed) for seed in range(plan.seeds)]
+            results = [work.evaluate(use, one, variant.use()) for use, one in zip(uses, weights, strict=True)]
+        rungs.append(RungResults(variant, new, results))
+    return _report(work, rungs, work.blind(found[0].experiment), plan)
 
 
-def _is_new(standings: Sequence[Standing], number: int) -> bool:
-    """Whether a rung needs a training of its own."""
-    return number == 0 or not standings[number].only_uses(standings[number - 1])
+def _train(work: Work, found: Sequence[Variant], plan: AblationPlan) -> list[list[Result]]:
+    """A result for each variant and seed."""
+    seconds = 0.0 if plan.steps else plan.minutes * 60
+    jobs = [Job(plan.budgeted(one.experiment, seed), seconds) for one in found for seed in range(plan.seeds)]
+    results = work.train(jobs)
+    return [results[start : start + plan.seeds] for start in range(0, len(results), plan.seeds)]
 
 
-def _train(agenda: Agenda, standings: Sequence[Standing], climb: Climb) -> list[list[Result]]:
-    """A result for each rung and seed."""
-    seconds = climb.minutes * 60 if not climb.steps else 0.0
-    jobs = [Job(_budgeted(standing, climb, seed), seconds) for standing in standings for seed in range(climb.seeds)]
-    results = agenda.train(jobs)
-    return [results[start : start + climb.seeds] for start in range(0, len(results), climb.seeds)]
-
-
-def _use(workshop: Workshop, standing: Standing, trained: Result, climb: Climb, seed: int) -> Result:
-    return workshop.evaluate(_budgeted(standing, climb, seed), trained, standing.use())
-
-
-def _budgeted(standing: Standing, climb: Climb, seed: int) -> ExperimentConfig:
-    if climb.steps:
-        return stepping(standing.experiment, climb.steps, seed)
-    return lasting(standing.experiment, climb.minutes, seed)
-
-
-def _report(
-    agenda: Agenda, standings: Sequence[Standing], results: Sequence[list[Result]], climb: Climb
-) -> dict[str, Any]:
-    """Prints and writes the table; gives what `--json` prints."""
-    facts, folder = machine(agenda.workshop.device), output_folder(agenda.workshop.output)
-    befores = [None, *results[:-1]]
-    contents = [
-        {"label": standing.label, "trained": _is_new(standings, number), **_content(before, found)}
-        for number, (standing, before, found) in enumerate(zip(standings, befores, results, strict=True))
-    ]
-    length = f"{climb.steps} steps" if climb.steps else f"{climb.minutes:g} minutes"
-    head = head_line(facts, [standings[0].experiment], climb.seeds)
-    page = f"{head} {climb.dims}D, {length} a training.\n\n{_table(contents)}\n\n{_HOW}\n"
-    result = {"machine": facts, "plan": asdict(climb), "rows": contents, "folder": folder}
-    write(folder, result, contents, page)
-    agenda.console.say("")
-    agenda.console.say(page)
-    agenda.console.say(f"tables: {folder / MARKDOWN}")
+def _report(work: Work, rungs: Sequence[RungResults], blind: Result, plan: AblationPlan) -> dict[str, Any]:
+    """Prints and writes the table; gives what `--json` prints. Raises MedsegError where every training failed."""
+    among = cases_of_all([rung.results for rung in rungs])
+    contents = [_content(rung, before, among) for before, rung in zip([None, *rungs[:-1]], rungs, strict=True)]
+    every = [result for rung in rungs for result in rung.results]
+    length = f"{plan.steps} steps" if plan.steps else f"{plan.minutes:g} minutes"
+    head = head_line(every, [rungs[0].variant.experiment], plan.seeds)
+    how = f"Dice and gains are means over cases and seeds; a gain is paired by case and seed. {INTERVALS}"
+    parts = [f"{head} {plan.dims}D, {length} a training.", _table(contents), how, blind_line(blind, among)]
+    page = "\n\n".join([*parts, *cases_line(among, contents)]) + "\n"
+    facts = {"machine": one_machine(every), "plan": asdict(plan), "blind": blind.answer}
+    result = publish(work, facts, contents, page)
+    refuse_nothing([one for rung in rungs if rung.trained for one in rung.results], "training", work.output)
     return result
 
 
-def _content(before: Sequence[Result] | None, found: Sequence[Result]) -> dict[str, Any]:
+def _content(rung: RungResults, before: RungResults | None, among: Sequence[str]) -> dict[str, Any]:
     """The Dice of a rung, and what it gained over the rung before, as flat values."""
-    gain = None
-    if before is not None and dice_of(before) is not None and dice_of(found) is not None:
-        gain = difference_of([one.cases for one in before], [one.cases for one in found])
-    gained = {key: value for key, value in mean_content(gain, name="gain").items() if key.startswith("gain")}
-    error = next((one.error for one in found if one.error), None)
-    return {**mean_content(dice_of(found)), **gained, "error": error}
+    gain = None if before is None else gain_of(before.results, rung.results, among)
+    error = next((one.error for one in rung.results if one.error), None)
+    facts = {"label": rung.variant.label, "trained": rung.trained}
+    return {**facts, **dice_content(rung.results, among), **flat(gain, "gain"), "error": error}
 
 
 def _table(contents: Sequence[Content]) -> str:
@@ -114,7 +112,7 @@ def _table(contents: Sequence[Content]) -> str:
         [
             one["label"],
             "yes" if one["trained"] else "same weights",
-            interval(one, "dice") if one["error"] is None else f"failed: {one['error']}",
+            shortened(f"failed: {one['error']}") if one["error"] else dice_cell(one),
             interval(one, "gain", "+"),
         ]
         for one in contents

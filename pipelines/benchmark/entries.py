@@ -17,11 +17,12 @@ from medseg.losses import LOSSES, LossConfig
 from medseg.networks import NETWORKS, NetworkConfig
 from pipelines.locations import find_config, shipped_configs
 
-OWN, BORROWED = (
-    "hippocampus_",
-    "lungs_",
-)  # configs on the data of the comparison; 2D ones whose networks are tried on it
-BASE_2D = "hippocampus_unet2d"
+BASES = {2: "hippocampus_unet2d", 3: "hippocampus_unet3d"}  # what all networks of so many axes have in common
+PREFIXES = {
+    2: "lungs_",  # chest X-rays: their networks are tried on slices
+    3: "hippocampus_",
+}
+_OF_NETWORKS = ("optimizer", "precision")  # of the training plan: what suits one network may not suit another
 Label = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=60)]  # part of file names
 
 
@@ -44,14 +45,14 @@ class LossChoices(Settings):
 
 
 def network_entries(names: Sequence[str], dims: Sequence[int], assignments: Sequence[str]) -> list[Entry]:
-    """The networks of the shipped configs, those in 3D as they are, those in 2D slice by slice; names choose some.
+    """The networks of the shipped configs, each in the place of that of the base with as many axes; names choose some.
 
     A name is that of a config without its data and axes (`unet` for hippocampus_unet3d), or of a catalogued network.
-    In 2D each network, with its optimizer, takes the place of that of `BASE_2D`; where configs of both kinds have one
-    of the same name, the one made for these data counts. The patch is rounded up to what a network can take.
-    Raises ConfigError for a name that no entry has, and where no entry is left.
+    A network brings its optimizer, and its precision where the config sets one; data, patch, augmentation, batch size
+    and all else are the base's. Where a network cannot take the patch, that is its own config's in 3D, and rounded up
+    in 2D. Raises ConfigError for a name that no entry has, and where no entry is left.
     """
-    found = list(_once(_networks(assignments)))
+    found = list(_networks(assignments))
     labels = {entry.label for entry, _ in found}
     known = sorted(labels | {network for _, network in found})
     for name in names:
@@ -78,47 +79,58 @@ def read_losses(path: Path) -> LossChoices:
     return validate(LossChoices, read_yaml(path), str(path))
 
 
-def fitted(network: NetworkConfig, size: Sequence[int]) -> list[int]:
-    """The patch size, each axis rounded up to what the network can take."""
-    divisor = network.divisor()
-    if len(divisor) != len(size):
-        return list(size)  # refused where the experiment is checked
-    up = [-(-have // step) * step for have, step in zip(size, divisor, strict=True)]
-    return up if tuple(up) != tuple(divisor) else [2 * up[0], *up[1:]]  # more than one voxel at the coarsest stage
+def fitted(network: NetworkConfig, size: Sequence[int], own_size: Sequence[int] | None = None) -> list[int]:
+    """The patch size where the network can take it, else its own, else each axis of the first rounded up."""
+    for candidate in (size, own_size):
+        if candidate is not None and _takes(network, candidate):
+            return list(candidate)
+    return list(network.fitted(size))
+
+
+def _takes(network: NetworkConfig, size: Sequence[int]) -> bool:
+    try:
+        network.check_size(size, "patch")
+    except ConfigError:
+        return False
+    return True
 
 
 def _networks(assignments: Sequence[str]) -> Iterator[tuple[Entry, str]]:
     """Each entry and the name of its network."""
-    base_2d = read_yaml(find_config(BASE_2D))
-    for prefix in (OWN, BORROWED):
+    bases = {dims: read_yaml(find_config(name)) for dims, name in BASES.items()}
+    for dims, prefix in PREFIXES.items():
         for name, path in shipped_configs().items():
-            if not name.startswith(prefix):
-                continue
             content = read_yaml(path)
             network = dict(content.get("network", {}))
-            label = name.removeprefix(prefix).removesuffix("2d").removesuffix("3d").rstrip("_")
-            if prefix == BORROWED:
-                content = _on(base_2d, content)
-            entry = _entry(label, int(network.get("spatial_dims", 3)), content, assignments)
-            yield entry, str(network.get("name", label))
+            if not name.startswith(prefix) or network.get("spatial_dims", 3) != dims:
+                continue
+            own = content.get("patch", {}).get("size") if dims == 3 else None
+            label = name.removeprefix(prefix).removesuffix("3d")
+            yield _entry(label, dims, _on(bases[dims], content), assignments, own), str(network.get("name", label))
 
 
 def _on(base: Mapping[str, Any], content: Mapping[str, Any]) -> dict[str, Any]:
-    """The base experiment with the network and the optimizer of another."""
-    optimizer = content.get("training", {}).get("optimizer")
-    training = {key: value for key, value in base["training"].items() if key != "optimizer"}
-    given = {} if optimizer is None else {"optimizer": optimizer}
-    return {**base, "network": content["network"], "training": {**training, **given}}
+    """The base experiment with network, optimizer and precision of another."""
+    plan = content.get("training", {})
+    kept = {key: value for key, value in base["training"].items() if key not in _OF_NETWORKS}
+    given = {key: plan[key] for key in _OF_NETWORKS if key in plan}
+    return {**base, "network": content["network"], "training": {**kept, **given}}
 
 
-def _entry(label: str, dims: int | None, content: Mapping[str, Any], assignments: Sequence[str]) -> Entry:
+def _entry(
+    label: str,
+    dims: int | None,
+    content: Mapping[str, Any],
+    assignments: Sequence[str],
+    own_size: Sequence[int] | None = None,
+) -> Entry:
     """An entry whose experiment is checked; one that is refused, or needs what is not installed, says so."""
     try:
         content = apply_assignments(content, assignments)
         network = validate(_Network, {"network": content.get("network", {})}, label).network
         network.check_installed()
         patch = validate(PatchSettings, content.get("patch", {}), label)
-        sized = {**patch.model_dump(mode="json"), "size": fitted(network, patch.size)}
+        sized = {**patch.model_dump(mode="json"), "size": fitted(network, patch.size, own_size)}
         named = {**content, "patch": sized, "name": f"{label}_{network.spatial_dims}d"}
         return Entry(label, network.spatial_dims, validate(ExperimentConfig, named, label))
     except ConfigError as error:
@@ -129,15 +141,6 @@ class _Network(Settings):
     """A network block by itself."""
 
     network: Annotated[NetworkConfig, NETWORKS]
-
-
-def _once(found: Iterator[tuple[Entry, str]]) -> Iterator[tuple[Entry, str]]:
-    """The first of each label and number of axes."""
-    seen = set()
-    for entry, network in found:
-        if (entry.label, entry.dims) not in seen:
-            seen.add((entry.label, entry.dims))
-            yield entry, network
 
 
 def _some(entries: list[Entry]) -> list[Entry]:

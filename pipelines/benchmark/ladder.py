@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from medseg.config import Settings, apply_assignments, read_yaml, validate
 from medseg.errors import ConfigError
@@ -27,6 +27,14 @@ class Rung(Settings):
     dims: tuple[Literal[2, 3], ...] = (2, 3)  # a rung may exist in one of them only
     needs_weights: bool = False  # left out where no file is given; its assignments may name it WEIGHTS
 
+    @model_validator(mode="after")
+    def _weights_are_asked_for(self) -> Rung:
+        if not self.needs_weights and any(WEIGHTS in one for one in self.assignments):
+            raise ValueError(
+                f"rung {self.label!r} sets {WEIGHTS}, which is known with --weights alone; add needs_weights: true"
+            )
+        return self
+
 
 class Ladder(Settings):
     """The rungs in order, and by number of axes the experiment that the first is set on."""
@@ -37,13 +45,13 @@ class Ladder(Settings):
 
 
 @dataclass(frozen=True)
-class Standing:
-    """A rung as the whole experiment that it makes."""
+class Variant:
+    """The whole experiment that a rung and those before it make."""
 
     label: str
     experiment: ExperimentConfig
 
-    def only_uses(self, other: Standing) -> bool:
+    def only_uses(self, other: Variant) -> bool:
         """Whether this differs from another in how a trained model is used alone, so that its weights serve."""
         kept = set(CHANGEABLE) | {"name", "description"}
         return self.experiment.model_dump(exclude=kept) == other.experiment.model_dump(exclude=kept)
@@ -59,7 +67,7 @@ def read_ladder(path: Path) -> Ladder:
     return validate(Ladder, read_yaml(path), str(path))
 
 
-def climbed(ladder: Ladder, dims: int, weights: Path | None, assignments: Sequence[str]) -> Iterator[Standing]:
+def variants(ladder: Ladder, dims: int, weights: Path | None, assignments: Sequence[str]) -> Iterator[Variant]:
     """Each rung's experiment, the assignments of the command line last; a rung without its weights file is left out.
 
     Raises ConfigError, naming the rung, for settings that do not fit.
@@ -74,4 +82,4 @@ def climbed(ladder: Ladder, dims: int, weights: Path | None, assignments: Sequen
             one.replace(WEIGHTS, json.dumps(str(weights.resolve())) if weights else "") for one in rung.assignments
         ]
         content = {**apply_assignments(base, [*given, *assignments]), "name": f"rung{number}_{dims}d"}
-        yield Standing(rung.label, validate(ExperimentConfig, content, f"rung {rung.label!r}"))
+        yield Variant(rung.label, validate(ExperimentConfig, content, f"rung {rung.label!r}"))

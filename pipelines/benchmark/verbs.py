@@ -51,12 +51,12 @@ def networks_command(
     """
 
     def journey() -> object:
-        from pipelines.benchmark.contest import Plan
-        from pipelines.benchmark.networks import networks
-        from pipelines.benchmark.work import Workshop
+        from pipelines.benchmark.comparison import networks
+        from pipelines.benchmark.stages import Plan
+        from pipelines.benchmark.work import Work
 
         plan = Plan(minutes, steps, best, best_minutes, best_seeds, only_cost)
-        return networks(Workshop(output, data_root, device), names or [], dims, assignments or [], plan)
+        return networks(Work.on(device, output, data_root), names or [], dims, assignments or [], plan)
 
     perform(journey, as_json, verbose)
 
@@ -83,12 +83,12 @@ def losses_command(
     """Every loss on one 3D network: time and memory of a step, and Dice for equal minutes and steps."""
 
     def journey() -> object:
-        from pipelines.benchmark.contest import Plan
-        from pipelines.benchmark.losses import losses
-        from pipelines.benchmark.work import Workshop
+        from pipelines.benchmark.comparison import losses
+        from pipelines.benchmark.stages import Plan
+        from pipelines.benchmark.work import Work
 
         plan = Plan(minutes, steps, best, best_minutes, best_seeds, only_cost)
-        return losses(Workshop(output, data_root, device), names or [], choices, assignments or [], plan)
+        return losses(Work.on(device, output, data_root), names or [], choices, assignments or [], plan)
 
     perform(journey, as_json, verbose)
 
@@ -115,11 +115,11 @@ def ablation_command(
     """A plain U-Net, to which one part after another is added: what each really adds, with intervals."""
 
     def journey() -> object:
-        from pipelines.benchmark.ablation import Climb, ablation
-        from pipelines.benchmark.work import Workshop
+        from pipelines.benchmark.ablation import AblationPlan, ablation
+        from pipelines.benchmark.work import Work
 
-        climb = Climb(int(dims), rungs, weights, minutes, steps, seeds)
-        return ablation(Workshop(output, data_root, device), climb, assignments or [])
+        plan = AblationPlan(int(dims), rungs, weights, minutes, steps, seeds)
+        return ablation(Work.on(device, output, data_root), plan, assignments or [])
 
     perform(journey, as_json, verbose)
 
@@ -138,5 +138,22 @@ def cost_command(
         from pipelines.benchmark.costing import cost
 
         return cost(experiment, phase, device)
+
+    perform(journey, as_json, verbose)
+
+
+@app.command("blind", hidden=True)
+def blind_command(
+    experiment: Annotated[Path, typer.Argument(metavar="CONFIG", help="YAML file of an experiment.")],
+    data_root: DataRoot = None,
+    as_json: Json = False,
+    verbose: Verbose = False,
+) -> None:
+    """What a prediction reaches that never looks at the image; the other verbs start this."""
+
+    def journey() -> object:
+        from pipelines.benchmark.blind import blind
+
+        return blind(experiment, data_root)
 
     perform(journey, as_json, verbose)

@@ -57,6 +57,11 @@ def test_a_label_without_voxels_weighs_as_the_mean() -> None:
         assert np.mean(weights[:2]) == pytest.approx(1)
 
 
+def test_an_overlapping_label_that_is_everywhere_weighs_as_its_outside() -> None:
+    counts = VoxelCounts((100, 20), (0, 80), is_exclusive=False)
+    assert inverse_frequency(counts) == pytest.approx((1, 4))
+
+
 def test_a_config_is_weighed_once_and_then_plain() -> None:
     config = CrossEntropyConfig(weights="inverse_frequency")
     assert config.needs_counts

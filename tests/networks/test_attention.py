@@ -64,10 +64,10 @@ def test_maps_are_weights_of_places_or_channels(name: str, settings: dict[str, A
                 marker.title = title
         with recorded(module) as found:
             called(module, name, features)
-        assert set(found) == {"channel.map", "spatial.map"} if name == "cbam" else {"map"}
+        assert set(found) == ({"channel.map", "spatial.map"} if name == "cbam" else {"map"})
         for made in found.values():
             assert made.shape[0] == 2
-            assert made.shape[1:] == (12, *[1] * dims) if is_over_channels(made) else made.shape[1] == 1
+            assert made.shape[1:] == ((12, *[1] * dims) if is_over_channels(made) else (1, *made.shape[2:]))
             assert (made >= 0).all()
             if name == "self_attention":
                 torch.testing.assert_close(made.mean(dim=tuple(range(1, made.ndim))), torch.ones(2))
@@ -199,6 +199,22 @@ def test_averages_are_those_of_adaptive_pooling(dims: int) -> None:
     pool: Any = (functional.adaptive_avg_pool2d, functional.adaptive_avg_pool3d)[dims - 2]
     expected = pool(features, (5, 4, 5)[:dims])
     torch.testing.assert_close(averaged(features, 5), expected)
+
+
+@pytest.mark.parametrize("extent", ["pooled", "windowed", "whole"])
+@in_both
+def test_the_map_is_counted_in_float32_under_autocast(extent: Any, dims: int) -> None:
+    """By the formula on the queries and keys that bf16 left; products in bf16 would be off by a hundred times more."""
+    torch.manual_seed(0)
+    module: Any = SelfAttentionConfig(at=("skip",), extent=extent, size=8).build(dims, 10)
+    asked: list[torch.Tensor] = []
+    for part in (module.queries, module.keys):
+        part.register_forward_hook(lambda _module, _given, made: asked.append(made.float().flatten(2)[0]))
+    with torch.autocast("cpu", dtype=torch.bfloat16), recorded(module) as found:
+        module(torch.randn(1, 10, *(7, 4, 3)[:dims]))  # one window, not pooled: all positions see all
+    query, key = asked
+    shares = torch.softmax(query.T @ key / math.sqrt(len(query)), dim=1)
+    torch.testing.assert_close(found[""].flatten(), shares.mean(dim=0) * shares.shape[1], rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("extent", ["pooled", "windowed"])

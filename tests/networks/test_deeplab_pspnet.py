@@ -11,14 +11,14 @@ from torch import nn
 
 from medseg.config import validate
 from medseg.errors import ConfigError
-from medseg.extras import is_installed
+from medseg.extras import ZOO
 from medseg.networks import DeepLabV3PlusConfig, PSPNetConfig
 from medseg.networks.encoders.residual_encoder import ResidualEncoder
 from medseg.networks.encoders.residual_plan import encoder_field, stage_steps
 from medseg.networks.fully_convolutional.deeplabv3plus_module import AtrousPyramid, DeepLabV3Plus
 from medseg.networks.fully_convolutional.pspnet_module import PSPNet
 
-needs_zoo = pytest.mark.skipif(not is_installed("zoo"), reason="needs the extra 'zoo'")
+needs_zoo = pytest.mark.skipif(not ZOO.is_installed(), reason="needs the extra 'zoo'")
 DEEPLAB: dict[str, Any] = {
     "channels": (4, 6, 6), "blocks": (1, 2, 1), "output_stride": 8, "rates": (1, 2, 3), "width": 8,
     "low_level_width": 4, "groups": 2,
@@ -149,6 +149,25 @@ def test_in_2d_pspnet_is_the_librarys_own() -> None:
     image = torch.randn(1, 2, 48, 32)
     torch.testing.assert_close(ours(image), theirs(image))
     theirs.check_input_shape(torch.empty(1, 2, *config.divisor()))
+
+
+@needs_zoo
+@pytest.mark.parametrize("settings", [DeepLabV3PlusConfig, PSPNetConfig])
+def test_in_2d_a_mix_transformer_trains_at_the_smallest_size(settings: type[Any]) -> None:
+    config = settings(spatial_dims=2, encoder="mit_b0", width=32)
+    config.check_size((64, 32), "patch.size")
+    with pytest.raises(ConfigError, match="multiples of 32"):
+        config.check_size((48, 16), "patch.size")
+    logits = config.build(1, 2)(torch.randn(1, 1, 64, 32))
+    logits.square().mean().backward()
+    assert logits.shape == (1, 2, 64, 32)
+
+
+@pytest.mark.parametrize("settings", [DeepLabV3PlusConfig, PSPNetConfig])
+def test_in_2d_the_receptive_field_of_the_3d_encoder_is_not_told(settings: type[Any]) -> None:
+    assert len(settings().receptive_field()) == 3
+    with pytest.raises(ConfigError, match=r"receptive field in 3D alone; in 2D encoder 'resnet34' decides it"):
+        settings(spatial_dims=2).receptive_field()
 
 
 @pytest.mark.parametrize(

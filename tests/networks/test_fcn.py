@@ -104,7 +104,7 @@ def test_finer_strides_draw_finer_borders() -> None:
     assert curvatures[0] <= 2 * 256 // 32 < curvatures[1]
 
 
-@pytest.mark.parametrize("normalisation", ["instance", "batch", "none"])
+@pytest.mark.parametrize("normalisation", ["instance", "batch", "group", "none"])
 @pytest.mark.parametrize("dims", [2, 3])
 def test_a_batch_of_one_trains_on_two_voxels_of_the_coarsest_grid(dims: int, normalisation: str) -> None:
     torch.manual_seed(0)
@@ -114,6 +114,7 @@ def test_a_batch_of_one_trains_on_two_voxels_of_the_coarsest_grid(dims: int, nor
         convs=(1,) * 5,
         classifier_width=4,
         normalisation=normalisation,
+        groups=2,
         dropout=0.5,
     )
     network = config.build(1, 2)
@@ -129,7 +130,8 @@ def test_a_batch_of_one_trains_on_two_voxels_of_the_coarsest_grid(dims: int, nor
         ({"stride": 4}, "stride"),
         ({"channels": [8, 16]}, "channels"),
         ({"classifier_kernel": 4}, "must be odd"),
-        ({"normalisation": "group"}, "'group' is not known"),
+        ({"normalisation": "layer"}, "'layer' is not known"),
+        ({"normalisation": "group", "groups": 3}, "[32, 64, 128, 256, 256] cannot be split in 3 groups"),
         ({"classifier_widht": 8}, "did you mean 'classifier_width'"),
     ],
 )

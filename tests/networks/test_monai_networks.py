@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from monai.networks.nets.attentionunet import AttentionUnet
 from monai.networks.nets.basic_unetplusplus import BasicUNetPlusPlus
 from monai.networks.nets.mednext import MedNeXt, create_mednext
 from monai.networks.nets.segresnet import SegResNet
@@ -19,6 +20,7 @@ from torch import nn
 from medseg.config import validate
 from medseg.errors import ConfigError
 from medseg.networks import (
+    AttentionUNetConfig,
     MedNeXtConfig,
     NetworkConfig,
     SegResNetConfig,
@@ -47,11 +49,30 @@ def _outputs(found: Any) -> list[torch.Tensor]:
     return [found] if isinstance(found, torch.Tensor) else list(found)
 
 
+class ReversedOutputs(BasicUNetPlusPlus):
+    """MONAI's U-Net++, which gives the last node's logits last, and in evaluation those of all."""
+
+    def forward(self, image: torch.Tensor) -> list[torch.Tensor]:
+        return super().forward(image)[::-1]
+
+
 PAIRS: dict[str, tuple[dict[str, Any], type[NetworkConfig], Builder]] = {
+    "attention_unet": (
+        {"channels": (4, 6, 8), "strides": (4, 2), "kernel_size": 5, "dropout": 0.2},
+        AttentionUNetConfig,
+        lambda dims: AttentionUnet(dims, 2, 3, (4, 6, 8), (4, 2), kernel_size=5, up_kernel_size=5, dropout=0.2),
+    ),
     "unet_plus_plus": (
         {"channels": (4, 4, 6, 8, 8), "last_channels": 5, "normalisation": "batch"},
         UNetPlusPlusConfig,
         lambda dims: BasicUNetPlusPlus(dims, 2, 3, (4, 4, 6, 8, 8, 5), norm="batch", bias=False),
+    ),
+    "unet_plus_plus_supervised": (
+        {"channels": (4, 4, 6, 8, 8), "last_channels": 5, "deep_supervision": 3},
+        UNetPlusPlusConfig,
+        lambda dims: ReversedOutputs(
+            dims, 2, 3, (4, 4, 6, 8, 8, 5), deep_supervision=True, norm=("instance", {"affine": True}), bias=False
+        ),
     ),
     "vnet": ({}, VNetConfig, lambda dims: MonaiVNet(dims, 2, 3, dropout_prob_down=0.0, dropout_prob_up=(0.0, 0.0))),
     "vnet_prelu": ({"activation": "prelu"}, VNetConfig, lambda dims: MonaiVNet(dims, 2, 3, act="prelu")),
@@ -91,6 +112,13 @@ PAIRS: dict[str, tuple[dict[str, Any], type[NetworkConfig], Builder]] = {
         {"feature_size": 4, "hidden_size": 12, "mlp_size": 16, "heads": 2},
         UNETRConfig,
         lambda dims: UNETR(2, 3, _size(UNETRConfig, dims), 4, 12, 16, 2, spatial_dims=dims),
+    ),
+    "swin_unetr": (
+        {"feature_size": 12, "depths": (1, 1, 2, 1), "heads": (2, 3, 4, 6), "window": 3},
+        SwinUNETRConfig,
+        lambda dims: SwinUNETR(
+            2, 3, depths=(1, 1, 2, 1), num_heads=(2, 3, 4, 6), feature_size=12, window_size=3, spatial_dims=dims
+        ),
     ),
     "swin_unetr_v2": (
         {"feature_size": 12, "depths": (1, 2, 1, 1), "v2": True, "window": 4},
@@ -138,7 +166,8 @@ def test_the_papers_sizes_of_mednext_are_monais(size: str) -> None:
 
 
 SUPERVISED: list[tuple[NetworkConfig, list[int]]] = [
-    (UNetPlusPlusConfig(spatial_dims=2, channels=(4, 4, 4, 4, 4), deep_supervision=True), [64, 64, 64, 64]),
+    (UNetPlusPlusConfig(spatial_dims=2, channels=(4, 4, 4, 4, 4), deep_supervision=1), [64, 64]),
+    (UNetPlusPlusConfig(spatial_dims=2, channels=(4, 4, 4, 4, 4), deep_supervision=3), [64, 64, 64, 64]),
     (SegResNetConfig(spatial_dims=2, width=8, deep_supervision=2), [64, 32, 16]),
     (MedNeXtConfig(spatial_dims=2, width=4, deep_supervision=1), [64, 32]),
     (MedNeXtConfig(spatial_dims=2, width=4, deep_supervision=4), [64, 32, 16, 8, 4]),
@@ -159,14 +188,14 @@ def test_deep_supervision_gives_the_finest_logits_first_and_teaches_every_weight
 
 
 def test_the_last_node_of_unet_plus_plus_comes_first() -> None:
-    config = UNetPlusPlusConfig(spatial_dims=2, channels=(4, 4, 4, 4, 4), deep_supervision=True)
+    config = UNetPlusPlusConfig(spatial_dims=2, channels=(4, 4, 4, 4, 4), deep_supervision=2)
     network, image = _seeded(lambda: config.build(1, 2)), torch.randn(1, 1, 32, 32)
     first = network(image)[0]
     assert torch.equal(network.eval()(image), first)  # instance norm and no dropout: both modes agree
 
 
 CHECKPOINTED: dict[str, tuple[type[NetworkConfig], dict[str, Any]]] = {
-    "unet_plus_plus": (UNetPlusPlusConfig, {"channels": (2, 2, 4, 4, 4), "dropout": 0.2, "deep_supervision": True}),
+    "unet_plus_plus": (UNetPlusPlusConfig, {"channels": (2, 2, 4, 4, 4), "dropout": 0.2, "deep_supervision": 3}),
     "segresnet": (SegResNetConfig, {"width": 8, "blocks_down": (1, 1, 1), "dropout": 0.2}),
     "segresnet_supervised": (SegResNetConfig, {"width": 8, "blocks_down": (1, 1, 1), "deep_supervision": 1}),
     "mednext": (MedNeXtConfig, {"width": 4, "blocks": (1, 1, 1), "expansions": (2, 2, 2)}),
@@ -242,12 +271,18 @@ def test_unetr_is_built_for_the_patch_and_refuses_any_other() -> None:
         "patch.size [64, 64] does not fit: network 'unetr' is built for image_size [64, 32] alone; nearest: [64, 32]"
     )
     assert validate(UNETRConfig, sized.model_dump(mode="json"), "golden") == sized
+    assert config.fitted((33, 20)) == (48, 32)
+    assert sized.fitted((33, 20)) == (64, 32)
+    with pytest.raises(ConfigError, match=r"size \[33, 40\] does not fit in image_size \[64, 32\]"):
+        sized.fitted((33, 40))
 
 
 @pytest.mark.parametrize(
     ("settings", "content", "says"),
     [
         (UNetPlusPlusConfig, {"channels": [8, 8, 8, 8]}, "channels"),
+        (UNetPlusPlusConfig, {"deep_supervision": 4}, "4 nodes of the finest row allow 0 to 3"),
+        (UNetPlusPlusConfig, {"deep_supervision": True}, "deep_supervision"),
         (UNetPlusPlusConfig, {"channels": [8, 8, 1, 8, 8]}, "2 or more from the third stage on"),
         (UNetPlusPlusConfig, {"normalisation": "batch", "checkpointing": True}, "twice a step"),
         (VNetConfig, {"convs_down": [1, 2]}, "convs_up has 4 entries, but convs_down has 2"),

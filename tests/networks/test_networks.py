@@ -13,7 +13,6 @@ from torch import nn
 
 from medseg.config import validate
 from medseg.errors import ConfigError
-from medseg.extras import is_installed
 from medseg.networks import NETWORKS, NetworkConfig, UNetConfig
 
 SMALL: dict[str, dict[Any, Any]] = {
@@ -68,9 +67,6 @@ UNET_VARIANTS: dict[str, dict[str, Any]] = {
 }
 
 
-COMPILED_WITH_BREAKS = {"swin_unetr": "MONAI checks the size with NumPy"}  # what torch.compile cannot take in one graph
-
-
 def _small(name: str, dims: int) -> NetworkConfig:
     """A catalogue entry, narrow enough for a test; settings that exist in one dimensionality only stand under it."""
     chosen = SMALL.get(name, {})
@@ -98,7 +94,9 @@ def _configs(dims: int) -> list[Any]:
 def _needs(config: NetworkConfig) -> list[pytest.MarkDecorator]:
     """Skips a network whose extra is not installed, saying so."""
     extra = config.extras.get(config.spatial_dims)
-    return [] if extra is None else [pytest.mark.skipif(not is_installed(extra), reason=f"needs the extra {extra!r}")]
+    if extra is None:
+        return []
+    return [pytest.mark.skipif(not extra.is_installed(), reason=f"needs the extra {extra.name!r}")]
 
 
 CONFIGS = [*_configs(2), *_configs(3)]
@@ -142,6 +140,19 @@ def test_inadmissible_sizes_are_refused_and_the_named_ones_work(config: NetworkC
     named = str(caught.value).split("nearest: ")[1].split(" or ")
     for text in named:
         config.check_size([int(number) for number in text.strip("[]").split(",")], "patch_size")
+
+
+@every_network
+def test_the_fitted_size_is_the_smallest_admissible_that_holds_the_wanted(config: NetworkConfig) -> None:
+    size = admissible(config)
+    assert config.fitted(size) == size
+    assert config.fitted([size[0] - 1, *size[1:]]) == size
+    larger = (*size[:-1], size[-1] + config.divisor()[-1])
+    assert config.fitted([*size[:-1], size[-1] + 1]) == larger
+    config.check_size(config.fitted([1] * len(size)), "patch_size")
+    assert math.prod(config.fitted([1] * len(size))) == 2 * math.prod(config.divisor())
+    with pytest.raises(ConfigError, match=f"works in {config.spatial_dims}D"):
+        config.fitted((*size, 32))
 
 
 @every_network
@@ -248,12 +259,15 @@ LISTED = [one for one in CONFIGS if str(one.id).removesuffix("_2d").removesuffix
 
 @pytest.mark.parametrize("config", LISTED)
 def test_torch_compile_takes_it_in_one_graph(config: NetworkConfig) -> None:
-    """Traced ahead of time, backward pass included, without the C++ of the last stage; those that break are listed."""
+    """Traced ahead of time, backward pass included, without the C++ of the last stage; or its config says that not."""
     size = admissible(config)
     network = build(config, size, 1, 2)
     torch.compiler.reset()  # what was traced for other networks of the same code counts against a limit
-    compiled = torch.compile(network, backend="aot_eager", fullgraph=config.name not in COMPILED_WITH_BREAKS)
+    compiled = torch.compile(network, backend="aot_eager", fullgraph=config.compiles)
     image = torch.randn(2, 1, *size)
+    if not config.compiles:
+        with pytest.raises(torch._dynamo.exc.Unsupported):
+            torch.compile(network, backend="aot_eager", fullgraph=True)(image)
     torch.stack([one.square().mean() for one in outputs(compiled(image))]).sum().backward()
     network.eval()
     with torch.no_grad():

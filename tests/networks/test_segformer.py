@@ -12,11 +12,11 @@ from torch.nn.functional import scaled_dot_product_attention, softmax
 
 from medseg.config import validate
 from medseg.errors import ConfigError
-from medseg.extras import is_installed
+from medseg.extras import ZOO
 from medseg.networks import SegFormerConfig
 from medseg.networks.transformers.segformer_module import Attention
 
-needs_zoo = pytest.mark.skipif(not is_installed("zoo"), reason="needs the extra 'zoo'")
+needs_zoo = pytest.mark.skipif(not ZOO.is_installed(), reason="needs the extra 'zoo'")
 SMALL: dict[str, Any] = {
     "channels": (4, 6), "depths": (1, 2), "heads": (1, 2), "reductions": (2, 1), "width": 8,
 }  # fmt: skip
@@ -114,6 +114,18 @@ def test_in_2d_it_is_the_librarys_own() -> None:
     ours.load_state_dict(theirs.state_dict())
     image = torch.randn(1, 2, 64, 32)
     assert torch.equal(ours(image), theirs(image))
+
+
+@needs_zoo
+def test_in_2d_it_trains_at_the_smallest_size() -> None:
+    config = SegFormerConfig(spatial_dims=2, width=32)
+    config.check_size((64, 32), "patch.size")
+    network = config.build(1, 2)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        logits = network(torch.randn(1, 1, 64, 32))
+    logits.float().square().mean().backward()
+    assert logits.shape == (1, 2, 64, 32)
+    assert logits.isfinite().all()
 
 
 @pytest.mark.parametrize(

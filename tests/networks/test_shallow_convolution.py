@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 from torch import nn
 
+from medseg.extras import ZOO
 from medseg.networks.shallow_convolution import guard_shallow_grids
 
 
@@ -60,6 +63,52 @@ def test_bf16_result_and_weight_gradient_of_a_strided_2d_convolution_equal_those
         with torch.autocast("cpu", dtype=torch.bfloat16):
             result = guarded(image).float()
         assert float((result - expected).norm() / expected.norm()) < 0.02
+
+
+class Standardised(nn.Conv2d):
+    """A derived convolution as other libraries have them: the weight is another one at each pass."""
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        weight = self.weight - self.weight.mean(dim=(1, 2, 3), keepdim=True)
+        return nn.functional.conv2d(input, weight, self.bias, self.stride, self.padding)
+
+
+def _derived(name: str) -> nn.Module:
+    if name == "Standardised":
+        return Standardised(160, 256, 3, stride=2, padding=1)
+    from timm import layers
+
+    made: nn.Module = getattr(layers, name)(160, 256, 3, stride=2, padding=1)
+    return made
+
+
+needs_zoo = pytest.mark.skipif(not ZOO.is_installed(), reason="needs the extra 'zoo'")
+
+
+@pytest.mark.parametrize(
+    "name", ["Standardised", *(pytest.param(one, marks=needs_zoo) for one in ("StdConv2d", "ScaledStdConv2d"))]
+)
+def test_classes_derived_from_torchs_are_guarded_too(name: str) -> None:
+    torch.manual_seed(0)
+    guarded = guard_shallow_grids(nn.Sequential(_derived(name)))[0]
+    image = torch.randn(2, 160, 4, 2)
+    expected, gradient = guarded(image), _weight_gradient(guarded, image, bf16=False)
+    for _ in range(3):
+        found = _weight_gradient(guarded, image, bf16=True)
+        assert float((found - gradient).norm() / gradient.norm()) < 0.02
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            result = guarded(image).float()
+        assert float((result - expected).norm() / expected.norm()) < 0.02
+        assert float((result - expected).abs().max()) < 1e-4  # it is float32, on every CPU
+
+
+def test_guarding_twice_is_guarding_once_and_copies_are_guarded() -> None:
+    network = guard_shallow_grids(nn.Sequential(Standardised(1, 1, 3), nn.Conv2d(1, 1, 3), nn.Conv2d(1, 1, 1)))
+    kinds = [type(module) for module in network]
+    assert kinds[1] is kinds[2]
+    assert isinstance(network[0], Standardised)
+    assert [type(module) for module in guard_shallow_grids(network)] == kinds
+    assert [type(module) for module in copy.deepcopy(network)] == kinds
 
 
 def test_guarded_network_keeps_its_weights_and_their_names() -> None:

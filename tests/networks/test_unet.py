@@ -164,6 +164,8 @@ def test_weights_start_kaiming_normal_and_biases_at_zero() -> None:
         (SwinUNETRConfig, {"feature_size": 20}, "feature_size"),
         (SwinUNETRConfig, {"heads": [5, 6, 12, 24]}, "5 does not"),
         (SwinUNETRConfig, {"window": [7, 7]}, "give one number, or 3"),
+        (SwinUNETRConfig, {"window": 1}, "window [1, 1, 1] must be 2 or more"),
+        (SwinUNETRConfig, {"window": [7, 7, 1]}, "window [7, 7, 1] must be 2 or more"),
     ],
 )
 def test_wrong_settings_are_refused_with_the_reason(settings: type[Any], content: dict[str, Any], says: str) -> None:

@@ -17,7 +17,7 @@ from medseg.data.manifest import Manifest, write_manifest
 from medseg.data.phantoms import PHANTOM_LABELS, phantom
 from medseg.io import write_nifti
 from medseg.networks import UNetConfig
-from pipelines.benchmark.children import ChildError, medseg
+from pipelines.benchmark.children import ChildError, medseg, surroundings
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 MEDSEG = [sys.executable, "-c", "from pipelines.command import main; main()"]
@@ -48,6 +48,11 @@ def settings(home: Path, channels: str = "[4,8,8]") -> list[str]:
     chosen = [f"data.manifest={home / 'manifest'}", f"network.channels={channels}", "training.workers=0"]
     chosen += ["training.batch_size=2", "inference.window_batch=2"]
     return [*(part for one in chosen for part in ("--set", one)), "--data-root", str(home), "--device", "cpu"]
+
+
+def never() -> bool:
+    """Nobody asks to stop."""
+    return False
 
 
 def run(home: Path, *arguments: str) -> dict:
@@ -115,10 +120,10 @@ def test_ctrl_c_ends_the_training_and_keeps_what_is_done(home: Path, tmp_path: P
 
 def test_a_child_answers_or_fails_in_its_own_words(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(home)  # where a decoy lies
-    assert "entries" in medseg(["list", "losses"], tmp_path / "log")
+    assert "entries" in medseg(["list", "losses"], tmp_path / "log", never)
     assert "dice_ce" in (tmp_path / "log").read_text()
     with pytest.raises(ChildError, match="did you mean 'losses'"):
-        medseg(["list", "lossez"], tmp_path / "log")
+        medseg(["list", "lossez"], tmp_path / "log", never)
 
 
 def test_a_child_that_the_system_ends_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -127,4 +132,29 @@ def test_a_child_that_the_system_ends_says_so(tmp_path: Path, monkeypatch: pytes
     script.chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(script))
     with pytest.raises(ChildError, match="signal 9, as the system does where memory runs out"):
-        medseg(["list"], tmp_path / "log")
+        medseg(["list"], tmp_path / "log", never)
+
+
+def test_a_child_that_has_succeeded_is_answered_for_though_someone_asked_to_stop(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It answers, and ends when it is told to, as one does that has nothing left to do."""
+    script = tmp_path / "done"
+    script.write_text(
+        '#!/bin/sh\ntrap "exit 0" TERM\necho \'{"steps": 3}\'\ntouch "$0.ready"\nwhile :; do sleep 0.1; done\n'
+    )
+    script.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(script))
+    ready = tmp_path / "done.ready"
+    assert medseg(["train"], tmp_path / "log", ready.exists) == {"steps": 3}
+    script.write_text(script.read_text().replace("exit 0", "exit 130"))
+    with pytest.raises(KeyboardInterrupt):
+        medseg(["train"], tmp_path / "log", ready.exists)
+
+
+def test_only_a_checkout_is_put_on_the_path_of_a_child() -> None:
+    assert surroundings({"PYTHONPATH": "mine", "HOME": "h"}, Path("/checkout")) == {
+        "PYTHONPATH": f"/checkout{os.pathsep}mine",
+        "HOME": "h",
+    }
+    assert surroundings({"HOME": "h"}, None) == {"HOME": "h"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +15,16 @@ from medseg.data.dataset import Case, DatasetInfo
 from medseg.data.manifest import Manifest, write_manifest
 from medseg.data.phantoms import PHANTOM_LABELS, phantom
 from medseg.errors import ConfigError
-from medseg.extras import is_installed
+from medseg.experiment import read_experiment
+from medseg.extras import ZOO
 from medseg.io import write_nifti
 from medseg.trained_model import load_model
+from pipelines.console import Console
 from pipelines.resume import resume
+from pipelines.study import build_training, open_study
 from pipelines.train import train
 
-pytestmark = pytest.mark.skipif(not is_installed("zoo"), reason="needs the extra 'zoo'")
+pytestmark = pytest.mark.skipif(not ZOO.is_installed(), reason="needs the extra 'zoo'")
 LEARNING_RATE = 1e-12  # too little to move a weight
 
 
@@ -82,3 +86,20 @@ def test_a_run_is_not_repeated_with_another_file(home: Path) -> None:
     (home / "encoder.pth").write_bytes(b"another")
     with pytest.raises(ConfigError, match="is not the file of weights_sha256"):
         train(str(config), [], home, home / "again", "cpu")
+
+
+def test_the_caller_says_whether_the_file_is_loaded_and_no_folder_does(home: Path) -> None:
+    """A folder that a run left behind is no reason to begin at random, and a missing one none to ask for the file."""
+    rgb = torch.load(home / "encoder.pth")["conv1.weight"]
+    study = open_study(read_experiment(home / "pretrained.yaml"), home)
+    (home / "left" / "checkpoints").mkdir(parents=True)
+    for folder, pretrained in (("left", True), ("left", False), ("nowhere", True), ("nowhere", False)):
+        if not pretrained:
+            (home / "encoder.pth").rename(home / "away.pth")
+        training = build_training(
+            study, home / folder, torch.device("cpu"), Console(io.StringIO()), pretrained=pretrained
+        )
+        kernel = training.network.get_parameter("encoder.conv1.weight")
+        assert torch.allclose(kernel, rgb.sum(dim=1, keepdim=True)) is pretrained
+        if not pretrained:
+            (home / "away.pth").rename(home / "encoder.pth")

@@ -9,6 +9,8 @@ from medseg.data.manifest_build.msd import MsdLayout
 from medseg.data.manifest_build.nnunet import NnunetLayout
 
 # In the order in which they are tried on a folder: the most telling first.
-LAYOUTS = Catalogue[LayoutConfig]("layouts", [NnunetLayout, MsdLayout, BidsLayout, FoldersLayout, CaseFoldersLayout])
+LAYOUTS = Catalogue[LayoutConfig](
+    "layouts", LayoutConfig, [NnunetLayout, MsdLayout, BidsLayout, FoldersLayout, CaseFoldersLayout]
+)
 
 __all__ = ["LAYOUTS", "Found", "LayoutConfig"]

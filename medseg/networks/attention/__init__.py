@@ -9,7 +9,7 @@ from medseg.networks.attention.spatial import SpatialConfig
 from medseg.networks.attention.squeeze_excitation import SqueezeExcitationConfig
 
 ATTENTIONS = Catalogue[AttentionConfig](
-    "attentions", [SqueezeExcitationConfig, SpatialConfig, CBAMConfig, SelfAttentionConfig, GateConfig]
+    "attentions", AttentionConfig, [SqueezeExcitationConfig, SpatialConfig, CBAMConfig, SelfAttentionConfig, GateConfig]
 )
 
 __all__ = [

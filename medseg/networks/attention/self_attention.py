@@ -29,7 +29,7 @@ class SelfAttentionConfig(AttentionConfig):
     name: Literal["self_attention"] = "self_attention"
     heads: PositiveInt = 1
     extent: Literal["pooled", "windowed", "whole"] = "pooled"
-    size: Annotated[int, Field(ge=2)] = 8  # positions an axis
+    size: Annotated[int, Field(ge=2)] = 8  # positions an axis; only where extent is pooled or windowed
 
     def build(self, dims: int, width: int) -> nn.Module:
         from medseg.networks.attention.self_attention_module import SelfAttention

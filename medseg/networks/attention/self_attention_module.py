@@ -120,17 +120,19 @@ def _received(queries: torch.Tensor, keys: torch.Tensor, mask: torch.Tensor | No
     """`(B, heads, N, w)`, `(B, heads, M, w)` -> `(B, M)`: mean share of each key, times the number of keys.
 
     With a mask `(B, 1, 1, M)`, queries and keys are one window's positions, of which only the masked ones count.
+    In float32, under autocast too.
     """
     total = torch.zeros(len(keys), keys.shape[2], device=keys.device)
     step = max(1, _PRODUCTS_AT_ONCE // keys.shape[2])
-    for start in range(0, queries.shape[2], step):
-        some = queries[:, :, start : start + step].float()
-        products = some @ keys.float().transpose(2, 3) / some.shape[-1] ** 0.5
-        if mask is None:
-            total += products.softmax(dim=-1).mean(dim=1).sum(dim=1)
-            continue
-        asks = mask[:, 0, 0, start : start + step, None]
-        total += (products.masked_fill(~mask, float("-inf")).softmax(dim=-1).mean(dim=1) * asks).sum(dim=1)
+    with torch.autocast(queries.device.type, enabled=False):
+        for start in range(0, queries.shape[2], step):
+            some = queries[:, :, start : start + step].float()
+            products = some @ keys.float().transpose(2, 3) / some.shape[-1] ** 0.5
+            if mask is None:
+                total += products.softmax(dim=-1).mean(dim=1).sum(dim=1)
+                continue
+            asks = mask[:, 0, 0, start : start + step, None]
+            total += (products.masked_fill(~mask, float("-inf")).softmax(dim=-1).mean(dim=1) * asks).sum(dim=1)
     if mask is None:
         return total * (keys.shape[2] / queries.shape[2])
     return total  # as many queries as keys count

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Self
 
 from pydantic import Field, model_validator
 
+from medseg.errors import ConfigError
+from medseg.extras import ZOO, Extra
 from medseg.networks.base import NetworkConfig
 
 if TYPE_CHECKING:
@@ -21,12 +23,14 @@ class EncoderConfig(NetworkConfig):
     `weights` are what training begins from: null draws them at random; a path names a local file (safetensors, or a
     state dict of torch); anything else is a tag of the encoder's hub such as 'imagenet', which needs a connection. A
     file must fit every tensor of the encoder; a classifier in it is left out. A trained model never needs it again.
+    A path is kept as it is given, a relative one from where the command runs, so that no home folder reaches a record;
+    whoever repeats the run elsewhere is told by the digest whether the file there is the same.
 
     Weights made for RGB fit C channels thus: C = 1 takes the sum over R, G and B, so that a grey image gives what its
     RGB copy gave; another C takes R, G, B in turns, times 3 / C, so that activations keep their scale.
     """
 
-    extras: ClassVar[Mapping[int, str]] = {2: "zoo"}
+    extras: ClassVar[Mapping[int, Extra]] = {2: ZOO}
     only: ClassVar[Mapping[int, tuple[str, ...]]] = {2: ("encoder", "weights", "weights_sha256")}  # dims -> keys
 
     encoder: str = "resnet34"
@@ -35,6 +39,7 @@ class EncoderConfig(NetworkConfig):
 
     @model_validator(mode="after")
     def _keys_belong(self) -> Self:
+        # A key at its default passes, though it does nothing here: a config that was written down holds every key.
         for dims, keys in self.only.items():
             wrong = [key for key in keys if getattr(self, key) != type(self).model_fields[key].default]
             if dims != self.spatial_dims and wrong:
@@ -46,6 +51,13 @@ class EncoderConfig(NetworkConfig):
         if self.weights_sha256 is not None and self.weights is None:
             raise ValueError("weights_sha256 is of a file that weights must name; name it, or drop weights_sha256")
         return self
+
+    def _check_is_built_here(self, asked: str) -> None:
+        """Raises ConfigError in 2D, where another library's encoder decides what is asked."""
+        if self.spatial_dims == 2:
+            raise ConfigError(
+                f"network {self.name!r} has a known {asked} in 3D alone; in 2D encoder {self.encoder!r} decides it"
+            )
 
     def pinned(self) -> Self:
         if self.weights is None or self.weights_sha256 is not None:

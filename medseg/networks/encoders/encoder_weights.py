@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+import re
+import struct
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from pickle import UnpicklingError  # torch.load raises it; nothing here is unpickled
 from typing import Any
@@ -12,13 +15,20 @@ import torch
 from torch import nn
 
 from medseg.errors import ConfigError
+from medseg.networks.encoders.mix_transformer import is_mix_transformer
 from medseg.networks.encoders.smp_encoders import TIMM, check_encoder, library, make_encoder
 
 RGB = 3
 _ENDINGS = (".safetensors", ".pth", ".pt", ".bin", ".ckpt", ".tar")
 _WRAPPERS = ("state_dict", "model", "model_state_dict", "network")  # keys under which files keep their tensors
 _PREFIXES = ("module.", "_orig_mod.", "model.", "encoder.", "backbone.")
-_OUTSIDE = ("fc.", "classifier.", "head.", "last_linear.", "decoder.", "segmentation_head.", "classification_head.")
+_HEADS = ("fc.", "_fc.", "linear.", "last_linear.", "classifier.", "head.")  # what the libraries' own loaders drop
+_OUTSIDE = (*_HEADS, "decoder.", "segmentation_head.", "classification_head.")
+_OLD_DENSENET = re.compile(r"(denselayer\d+\.(?:norm|conv))\.([12]\.)")  # denselayer1.norm.1.weight, now norm1.weight
+_DAMAGED = (  # what torch.load raises for the one damaged file or the other
+    AssertionError, AttributeError, EOFError, LookupError, OSError, RuntimeError, TypeError, UnpicklingError,
+    ValueError, struct.error,
+)  # fmt: skip
 _SHOWN = 3
 
 
@@ -26,14 +36,17 @@ def load_encoder(encoder: nn.Module, name: str, weights: str, sha256: str | None
     """Puts pretrained weights into an encoder, in place.
 
     Raises ConfigError where the file is not that of the digest, cannot be read, or does not fit every parameter and
-    running statistic of the encoder; and where it holds more stages than the encoder has, as one of a deeper sister.
+    running statistic of the encoder; where it holds more stages than the encoder has, as one of a deeper sister; and
+    where a value is not finite.
     """
     path = weights_file(name, weights)
     if sha256 is not None and file_digest(path) != sha256:
         raise ConfigError(f"{path}: is not the file of weights_sha256 {sha256[:12]}…; give that file, or drop the key")
-    found = {_plain(key): tensor for key, tensor in read_tensors(path).items()}
+    found, whole = _plainly_named(path), _whole(name)
     wanted = {_plain(key): tensor for key, tensor in encoder.state_dict().items() if "num_batches" not in key}
-    fitted = {key: fit_channels(found[key], tensor) for key, tensor in wanted.items() if key in found}
+    fitted = {
+        key: fit_channels(found[key], tensor.shape, whole.get(key)) for key, tensor in wanted.items() if key in found
+    }
     unfit = [key for key, tensor in wanted.items() if key not in fitted or fitted[key].shape != tensor.shape]
     if unfit:
         raise ConfigError(
@@ -41,25 +54,28 @@ def load_encoder(encoder: nn.Module, name: str, weights: str, sha256: str | None
             f"{_listed(unfit, wanted, found)}; give weights of this very encoder"
         )
     outside = tuple(_plain(prefix) for prefix in _OUTSIDE)
-    strange = [key for key in found.keys() - wanted.keys() - _whole(name) if not key.startswith(outside)]
+    strange = [key for key in found.keys() - wanted.keys() - whole.keys() if not key.startswith(outside)]
     if strange:
         raise ConfigError(
             f"{path}: holds {len(strange)} tensors that encoder {name!r} does not have, such as {sorted(strange)[0]}; "
             "give weights of this very encoder"
         )
+    if broken := [key for key, tensor in wanted.items() if not fitted[key].to(tensor.dtype).isfinite().all()]:
+        raise ConfigError(f"{path}: holds values that are not finite in {broken[0]}; give a file that is whole")
     with torch.no_grad():
         for key, tensor in wanted.items():
             tensor.copy_(fitted[key])
 
 
-def fit_channels(weight: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
-    """A kernel `(O, 3, ...)` made for RGB, for as many channels as `like` has; other tensors stay as they are.
+def fit_channels(weight: torch.Tensor, shape: torch.Size, rgb_shape: torch.Size | None) -> torch.Tensor:
+    """A kernel `(O, 3, ...)` that reads an RGB image, for an encoder that has it as `shape`, `(O, C, ...)`.
 
-    One channel takes the sum over RGB, C channels take R, G, B in turns, times 3 / C.
+    One channel takes the sum over RGB, C channels take R, G, B in turns, times 3 / C. A tensor that has one shape for
+    images of any channels stays as it is.
     """
-    channels = like.shape[1] if like.ndim == 4 else RGB
-    if weight.ndim != 4 or weight.shape[1] != RGB or channels == RGB:
+    if weight.shape != rgb_shape or shape == rgb_shape:
         return weight
+    channels = shape[1]
     if channels == 1:
         return weight.sum(dim=1, keepdim=True)
     return weight[:, [index % RGB for index in range(channels)]] * (RGB / channels)
@@ -93,21 +109,26 @@ def read_tensors(path: Path) -> dict[str, torch.Tensor]:
         if path.suffix == ".safetensors":
             return load_file(path)
         content: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, EOFError, RuntimeError, UnpicklingError, SafetensorError) as error:
-        first = str(error).splitlines()[0] if str(error) else type(error).__name__
+    except (*_DAMAGED, SafetensorError) as error:
+        first = _first_line(error)
         raise ConfigError(
             f"{path}: holds no plain tensors ({first}); give a safetensors file or a state dict of torch"
         ) from error
-    while isinstance(content, Mapping) and not any(isinstance(value, torch.Tensor) for value in content.values()):
-        inner = [content[key] for key in _WRAPPERS if key in content]
-        if not inner:
-            break
-        content = inner[0]
-    named = content if isinstance(content, Mapping) else {}
-    tensors = {key: value for key, value in named.items() if isinstance(value, torch.Tensor)}
+    named = _unwrapped(content)
+    tensors = {key: value for key, value in named.items() if isinstance(key, str) and isinstance(value, torch.Tensor)}
     if not tensors:
         raise ConfigError(f"{path}: holds no state dict; give a safetensors file or a state dict of torch")
     return tensors
+
+
+def _unwrapped(content: Any) -> Mapping[Any, Any]:
+    """The state dict in what a file holds; beside it may stand tensors that are none of its, such as an epoch."""
+    while isinstance(content, Mapping):
+        inner = [content[key] for key in _WRAPPERS if isinstance(content.get(key), Mapping)]
+        if not inner:
+            return content
+        content = inner[0]
+    return {}
 
 
 def _fetched(encoder: str, tag: str) -> Path:
@@ -116,12 +137,29 @@ def _fetched(encoder: str, tag: str) -> Path:
 
     repository, revision = hub_place(encoder, tag)
     try:
-        return Path(hf_hub_download(repository, "model.safetensors", revision=revision))
+        with _quiet_client():
+            return Path(hf_hub_download(repository, "model.safetensors", revision=revision))
     except (OSError, ValueError) as error:  # what the client raises, of the connection too, are OSErrors
+        cause: BaseException = error
+        while cause.__cause__ is not None:  # the client wraps what went wrong in advice
+            cause = cause.__cause__
         raise ConfigError(
-            f"weights {tag!r}: {repository} cannot be fetched ({type(error).__name__}); without a connection, "
-            "give the path of a local file"
+            f"weights {tag!r}: {repository} cannot be fetched ({type(cause).__name__}: {_first_line(cause)}); without "
+            "a connection, give the path of a local file"
         ) from error
+
+
+@contextmanager
+def _quiet_client() -> Iterator[None]:
+    """The hub's client without its warning before each of its retries; the error says it all."""
+    from huggingface_hub.utils import logging
+
+    before = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(before)
 
 
 def hub_place(encoder: str, tag: str) -> tuple[str, str | None]:
@@ -141,16 +179,30 @@ def hub_place(encoder: str, tag: str) -> tuple[str, str | None]:
         tags = list(settings)
         if tag in settings:
             return settings[tag]["repo_id"], settings[tag]["revision"]
-    raise ConfigError(f"weights {tag!r}: no such file, and encoder {encoder!r} has {', '.join(tags) or 'no'} tags only")
+    has = f"the tags {', '.join(tags)} alone" if tags else "no tags"
+    raise ConfigError(f"weights {tag!r}: no such file, and encoder {encoder!r} has {has}")
 
 
-def _whole(name: str) -> set[str]:
-    """Names of all tensors that files of an encoder may hold: those of stages that a shallower one leaves out too."""
+def _whole(name: str) -> dict[str, torch.Size]:
+    """Shapes of all tensors that RGB files of an encoder may hold, also of stages that a shallower one leaves out."""
     import timm
 
-    with torch.random.fork_rng(devices=[]):  # building draws weights that nobody takes
+    # Without memory for the tensors; a Mix Transformer asks one for its numbers as it is built, so that it needs them.
+    place = torch.device("cpu" if is_mix_transformer(name) else "meta")
+    with torch.random.fork_rng(devices=[]), place:  # building draws weights that nobody takes
         model = timm.create_model(name.removeprefix(TIMM)) if name.startswith(TIMM) else make_encoder(name, RGB)
-    return {_plain(key) for key in model.state_dict()}
+    return {_plain(key): tensor.shape for key, tensor in model.state_dict().items()}
+
+
+def _plainly_named(path: Path) -> dict[str, torch.Tensor]:
+    """The tensors of a file by their plain names. Raises ConfigError where one would stand for two."""
+    original: dict[str, str] = {}
+    tensors = read_tensors(path)
+    for key in tensors:
+        other = original.setdefault(_plain(key), key)
+        if other != key:
+            raise ConfigError(f"{path}: {other} and {key} would be the same tensor of the encoder; drop one of the two")
+    return {plain: tensors[key] for plain, key in original.items()}
 
 
 def _plain(key: str) -> str:
@@ -161,7 +213,11 @@ def _plain(key: str) -> str:
         for prefix in _PREFIXES:
             if key.startswith(prefix):
                 key, stripped = key.removeprefix(prefix), True
-    return key.replace("_", ".")
+    return _OLD_DENSENET.sub(r"\1\2", key.replace("_", "."))
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).splitlines()[0] if str(error) else type(error).__name__
 
 
 def _listed(unfit: list[str], wanted: Mapping[str, torch.Tensor], found: Mapping[str, torch.Tensor]) -> str:

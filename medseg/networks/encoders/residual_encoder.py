@@ -35,7 +35,7 @@ class ResidualEncoder(nn.Module):
         self, in_channels: int, widths: Sequence[int], blocks: Sequence[int], output_stride: int, norm: Norm
     ) -> None:
         super().__init__()
-        self.stem = nn.Sequential(*conv_norm(in_channels, widths[0], 3, norm, stride=2), nn.ReLU(inplace=True))
+        self.stem = nn.Sequential(*normalised_conv(in_channels, widths[0], 3, norm, stride=2), nn.ReLU(inplace=True))
         self.stages = nn.ModuleList(
             nn.Sequential(*_blocks(before, width, count, stride, dilation, norm))
             for before, width, count, (stride, dilation) in zip(
@@ -57,23 +57,23 @@ class Block(nn.Module):
     def __init__(self, in_channels: int, width: int, stride: int, dilation: int, norm: Norm) -> None:
         super().__init__()
         self.body = nn.Sequential(
-            *conv_norm(in_channels, width, 3, norm, stride, dilation),
+            *normalised_conv(in_channels, width, 3, norm, stride, dilation),
             nn.ReLU(inplace=True),
-            *conv_norm(width, width, 3, norm, dilation=dilation),
+            *normalised_conv(width, width, 3, norm, dilation=dilation),
         )
         keeps = in_channels == width and stride == 1
         self.shortcut: nn.Module = (
-            nn.Identity() if keeps else nn.Sequential(*conv_norm(in_channels, width, 1, norm, stride))
+            nn.Identity() if keeps else nn.Sequential(*normalised_conv(in_channels, width, 1, norm, stride))
         )
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         return nn.functional.relu(self.body(features) + self.shortcut(features))
 
 
-def conv_norm(
+def normalised_conv(
     in_channels: int, width: int, kernel: int, norm: Norm, stride: int = 1, dilation: int = 1
 ) -> list[nn.Module]:
-    """A convolution that keeps the grid but for its stride, and its norm, which makes a bias idle."""
+    """A convolution that keeps the grid but for its stride, and its norm, whose shift stands for a bias."""
     padding = dilation * (kernel // 2)
     convolution = nn.Conv3d(in_channels, width, kernel, stride, padding, dilation, bias=False)
     return [convolution, norm(width)]

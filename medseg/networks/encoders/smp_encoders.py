@@ -17,7 +17,7 @@ from medseg.networks.lenient_norm import forgive_single_values
 from medseg.networks.shallow_convolution import guard_shallow_grids
 
 TIMM = "tu-"  # the prefix of encoders that timm makes
-_TRIED = 64  # pixels an axis, or more, of the image that a network is tried on: stages that nobody reads run on it too
+_TRIED = 64  # pixels an axis, or more, of the first image that a network is tried on: stages that nobody reads run too
 # What the libraries raise for an encoder that lacks features, cannot be dilated, or takes one size alone.
 _REFUSALS = (AssertionError, AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError)
 
@@ -101,10 +101,11 @@ def finished(network: EncoderDecoder, in_channels: int, divisor: Sequence[int], 
     """The network without parts that no logit depends on, able to train on a batch of one.
 
     An encoder may bring stages deeper than its decoder reads, and even run them. They would cost time and room in every
-    checkpoint, and get no gradient, which distributed training refuses.
+    checkpoint, and get no gradient, which distributed training refuses. It is tried on the smallest size that the
+    divisor admits too, so that an encoder which needs more is refused before any work.
     """
-    size = [step * -(-_TRIED // step) for step in divisor]
-    image = torch.rand(1, in_channels, *size, generator=torch.Generator().manual_seed(0))
+    image = _noise(in_channels, [step * -(-_TRIED // step) for step in divisor])
+    smallest = _noise(in_channels, [2 * divisor[0], *divisor[1:]])
     network.eval()
     with _explained(f"{what}, for patches of any size,"):
         with torch.enable_grad():
@@ -114,8 +115,17 @@ def finished(network: EncoderDecoder, in_channels: int, divisor: Sequence[int], 
         with torch.no_grad():
             if not torch.allclose(network(image), logits):
                 raise ValueError("a part of it that gets no gradient changes the logits")
+            for tried in (image, smallest):
+                have, want = list(network(tried).shape[2:]), list(tried.shape[2:])
+                if have != want:
+                    raise ValueError(f"its logits lie on a grid of {have} where the image has {want}")
     network.zero_grad(set_to_none=True)
     return forgive_single_values(guard_shallow_grids(network.train()))
+
+
+def _noise(channels: int, size: Sequence[int]) -> torch.Tensor:
+    """An image `(1, C, H, W)` to try a network on; the global generator is left alone."""
+    return torch.rand(1, channels, *size, generator=torch.Generator().manual_seed(0))
 
 
 class Skipped(nn.Module):
@@ -148,6 +158,8 @@ def _explained(what: str) -> Iterator[None]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # deprecated names of encoders
             yield
+    except torch.OutOfMemoryError:  # a RuntimeError, of the machine and not of the encoder
+        raise
     except _REFUSALS as error:
         first = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ConfigError(f"{what} cannot be built ({first}); choose another encoder") from error

@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 
 from medseg.networks.base import PositiveInt
 from medseg.networks.encoders.encoder import EncoderConfig
+from medseg.networks.encoders.mix_transformer import step_of
 from medseg.networks.encoders.residual_plan import encoder_field, group_problem, plan_problem
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ class DeepLabV3PlusConfig(EncoderConfig):
     blocks: tuple[PositiveInt, ...] = (2, 2, 2, 2)  # residual blocks a stage
     low_level_width: PositiveInt = 48  # what the features at stride 4 are squeezed to; in 2D always 48
     normalisation: Literal["group", "batch"] = "group"  # instance norm would erase the pooled branch, a constant
-    groups: PositiveInt = 8  # of group normalisation
+    groups: PositiveInt = 8  # of group normalisation alone
 
     @model_validator(mode="after")
     def _plan_works(self) -> DeepLabV3PlusConfig:
@@ -50,10 +51,15 @@ class DeepLabV3PlusConfig(EncoderConfig):
         return self
 
     def divisor(self) -> tuple[int, ...]:
-        return (self.output_stride,) * self.spatial_dims
+        step = step_of(self.encoder, self.output_stride) if self.spatial_dims == 2 else self.output_stride
+        return (step,) * self.spatial_dims
 
     def receptive_field(self) -> tuple[int, ...]:
-        """Voxels per axis that the 3D network's widest atrous branch sees; the pooled branch sees the whole patch."""
+        """Voxels per axis that the widest atrous branch sees; the pooled branch sees the whole patch.
+
+        Raises ConfigError in 2D.
+        """
+        self._check_is_built_here("receptive field")
         seen = encoder_field(self.blocks, self.output_stride) + 2 * max(self.rates) * self.output_stride
         return (seen,) * self.spatial_dims
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
-from medseg.networks.encoders.residual_encoder import Norm, ResidualEncoder, conv_norm, norm_of
+from medseg.networks.encoders.residual_encoder import Norm, ResidualEncoder, norm_of, normalised_conv
 from medseg.networks.layers import initialise_he, interpolated
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ class DeepLabV3Plus(nn.Module):
         norm, width, low = norm_of(config.normalisation, config.groups), config.width, config.low_level_width
         self.encoder = ResidualEncoder(in_channels, config.channels, config.blocks, config.output_stride, norm)
         self.pyramid = AtrousPyramid(config.channels[-1], width, config.rates, norm)
-        self.squeeze = nn.Sequential(*conv_norm(config.channels[0], low, 1, norm), nn.ReLU(inplace=True))
+        self.squeeze = nn.Sequential(*normalised_conv(config.channels[0], low, 1, norm), nn.ReLU(inplace=True))
         self.decoder = nn.Sequential(*_separable(width + low, width, 1, norm), *_separable(width, width, 1, norm))
         self.head = nn.Sequential(nn.Dropout3d(config.dropout), nn.Conv3d(width, out_channels, 1))
         self.apply(initialise_he)
@@ -49,13 +49,13 @@ class AtrousPyramid(nn.Module):
     def __init__(self, in_channels: int, width: int, rates: tuple[int, ...], norm: Norm) -> None:
         super().__init__()
         self.branches = nn.ModuleList(
-            [nn.Sequential(*conv_norm(in_channels, width, 1, norm), nn.ReLU(inplace=True))]
+            [nn.Sequential(*normalised_conv(in_channels, width, 1, norm), nn.ReLU(inplace=True))]
             + [nn.Sequential(*_separable(in_channels, width, rate, norm)) for rate in rates]
         )
         # Of the single voxel that is left, no norm can take a variance.
         self.pooled = nn.Sequential(nn.AdaptiveAvgPool3d(1), nn.Conv3d(in_channels, width, 1), nn.ReLU(inplace=True))
         joined = (len(rates) + 2) * width
-        self.project = nn.Sequential(*conv_norm(joined, width, 1, norm), nn.ReLU(inplace=True))
+        self.project = nn.Sequential(*normalised_conv(joined, width, 1, norm), nn.ReLU(inplace=True))
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         mean = self.pooled(features).expand(-1, -1, *features.shape[2:])

@@ -34,13 +34,17 @@ class FCNConfig(NetworkConfig):
     convs: Five = (2, 2, 3, 3, 3)  # convolutions a stage; VGG-16: Simonyan and Zisserman, ICLR 2015
     classifier_width: PositiveInt = 256  # of fc6 and fc7
     classifier_kernel: PositiveInt = 7  # of fc6, odd
-    normalisation: Literal["instance", "batch", "none"] = "instance"  # in the stages; the classifier has none
+    normalisation: Literal["instance", "batch", "group", "none"] = "instance"  # in the stages; the classifier has none
+    groups: PositiveInt = 8  # of group normalisation alone
     dropout: float = Field(0.0, ge=0, lt=1)  # of whole channels, after fc6 and fc7
 
     @model_validator(mode="after")
     def _consistent(self) -> FCNConfig:
         if self.classifier_kernel % 2 == 0:
             raise ValueError(f"classifier_kernel {self.classifier_kernel} must be odd, so that fc6 keeps the grid")
+        unequal = [width for width in self.channels if width % self.groups]
+        if self.normalisation == "group" and unequal:
+            raise ValueError(f"channels {unequal} cannot be split in {self.groups} groups; change channels or groups")
         return self
 
     def divisor(self) -> tuple[int, ...]:

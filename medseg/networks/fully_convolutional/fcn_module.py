@@ -78,10 +78,10 @@ class FCN(nn.Module):
 def _stage(config: FCNConfig, in_channels: int, width: int, count: int) -> nn.Sequential:
     """`count` times convolution, norm, ReLU; then a pool that halves the grid."""
     dims, parts = config.spatial_dims, []
-    bias = config.normalisation == "none"  # with a norm it would be taken off again with the mean
+    bias = config.normalisation == "none"  # a norm has a shift of its own, which stands for it
     for index in range(count):
         parts.append(conv(dims)(width if index else in_channels, width, 3, padding=1, bias=bias))
-        parts += [norm(config.normalisation, dims, width), nn.ReLU(inplace=True)]
+        parts += [norm(config.normalisation, dims, width, config.groups), nn.ReLU(inplace=True)]
     return nn.Sequential(*parts, max_pool(dims)(2))
 
 

@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 
 from medseg.networks.base import PositiveInt
 from medseg.networks.encoders.encoder import EncoderConfig
+from medseg.networks.encoders.mix_transformer import step_of
 from medseg.networks.encoders.residual_plan import encoder_field, group_problem, plan_problem
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ class PSPNetConfig(EncoderConfig):
     blocks: tuple[PositiveInt, ...] = (2, 2, 2, 2)  # residual blocks a stage
     bins: tuple[PositiveInt, ...] = Field((1, 2, 3, 6), min_length=1)  # parts an axis; in 2D always these
     normalisation: Literal["group", "batch"] = "group"  # instance norm would erase the mean of the whole patch
-    groups: PositiveInt = 8  # of group normalisation
+    groups: PositiveInt = 8  # of group normalisation alone
 
     @model_validator(mode="after")
     def _plan_works(self) -> PSPNetConfig:
@@ -52,10 +53,15 @@ class PSPNetConfig(EncoderConfig):
         return self
 
     def divisor(self) -> tuple[int, ...]:
-        return (STRIDE,) * self.spatial_dims
+        step = step_of(self.encoder, STRIDE) if self.spatial_dims == 2 else STRIDE
+        return (step,) * self.spatial_dims
 
     def receptive_field(self) -> tuple[int, ...]:
-        """Voxels per axis that one voxel of the 3D encoder sees; the pooled parts see the whole patch."""
+        """Voxels per axis that one voxel of the encoder sees; the pooled parts see the whole patch.
+
+        Raises ConfigError in 2D.
+        """
+        self._check_is_built_here("receptive field")
         return (encoder_field(self.blocks, STRIDE),) * self.spatial_dims
 
     def build(self, in_channels: int, out_channels: int) -> nn.Module:

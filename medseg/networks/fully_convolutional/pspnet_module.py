@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
-from medseg.networks.encoders.residual_encoder import Norm, ResidualEncoder, conv_norm, norm_of
+from medseg.networks.encoders.residual_encoder import Norm, ResidualEncoder, norm_of, normalised_conv
 from medseg.networks.layers import initialise_he, interpolated
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ class PSPNet(nn.Module):
         self.encoder = ResidualEncoder(in_channels, config.channels, config.blocks, config.divisor()[0], norm)
         part = last // len(config.bins)
         self.pyramid = nn.ModuleList(_pooled(last, part, bins, norm) for bins in config.bins)
-        self.fusion = nn.Sequential(*conv_norm(2 * last, width, 3, norm), nn.ReLU(inplace=True))
+        self.fusion = nn.Sequential(*normalised_conv(2 * last, width, 3, norm), nn.ReLU(inplace=True))
         self.head = nn.Sequential(nn.Dropout3d(config.dropout), nn.Conv3d(width, out_channels, 1))
         self.apply(initialise_he)
 

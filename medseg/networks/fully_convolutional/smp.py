@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import Field, model_validator
 
 from medseg.networks.encoders.encoder import EncoderConfig
+from medseg.networks.encoders.mix_transformer import is_mix_transformer, step_of
 
 if TYPE_CHECKING:
     from torch import nn
@@ -18,7 +19,7 @@ _DECODERS: dict[str, tuple[str, dict[str, Any]]] = {
     "unet_plus_plus": ("UnetPlusPlus", _UNET),
     "manet": ("MAnet", _UNET),
     "linknet": ("Linknet", {}),
-    "fpn": ("FPN", {"decoder_dropout": lambda depth: 0.0}),
+    "fpn": ("FPN", {"decoder_dropout": lambda depth: 0.0, "upsampling": lambda depth: 2 ** (depth - 3)}),
     "pspnet": ("PSPNet", {"psp_dropout": lambda depth: 0.0, "upsampling": lambda depth: 2**depth}),
     "deeplabv3": ("DeepLabV3", {"decoder_aspp_dropout": lambda depth: 0.0}),
     "deeplabv3plus": ("DeepLabV3Plus", {"decoder_aspp_dropout": lambda depth: 0.0}),
@@ -26,7 +27,7 @@ _DECODERS: dict[str, tuple[str, dict[str, Any]]] = {
     "upernet": ("UPerNet", {}),
     "segformer": ("Segformer", {}),
 }
-_WITHOUT_MIT = ("unet_plus_plus", "linknet")  # they need features at stride 2, which these encoders lack
+_WITHOUT_MIT = ("unet_plus_plus", "linknet")  # they need features at stride 2, which Mix Transformers lack
 
 
 class SMPConfig(EncoderConfig):
@@ -47,10 +48,15 @@ class SMPConfig(EncoderConfig):
 
     @model_validator(mode="after")
     def _fits(self) -> SMPConfig:
-        if self.decoder in _WITHOUT_MIT and self.encoder.startswith("mit_b"):
+        if self.decoder in _WITHOUT_MIT and is_mix_transformer(self.encoder):
             raise ValueError(
                 f"decoder {self.decoder!r} reads features at stride 2, which encoder {self.encoder!r} lacks; "
                 "choose another of the two"
+            )
+        if self.decoder == "fpn" and is_mix_transformer(self.encoder) and self.depth < 5:
+            raise ValueError(
+                f"decoder 'fpn' joins four features, and encoder {self.encoder!r} has fewer at depth {self.depth}; "
+                "set depth: 5"
             )
         return self
 
@@ -58,7 +64,7 @@ class SMPConfig(EncoderConfig):
         step = 2**self.depth
         if self.decoder == "pan":  # its encoder dilates from stride 16 on, and its attention halves that grid thrice
             step = 8 * min(step, 16)
-        return (step,) * self.spatial_dims
+        return (step_of(self.encoder, step),) * self.spatial_dims
 
     def build(self, in_channels: int, out_channels: int) -> nn.Module:
         from medseg.networks.encoders.smp_encoders import smp_network

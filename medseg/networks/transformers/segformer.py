@@ -44,7 +44,7 @@ class SegFormerConfig(EncoderConfig):
     mlp_ratio: PositiveInt = 4
     drop_path: float = Field(0.0, ge=0, lt=1)  # stochastic depth (Huang et al., ECCV 2016), growing with the depth
     normalisation: Literal["group", "batch"] = "group"  # of the decoder; the encoder has layer norm
-    groups: PositiveInt = 8  # of group normalisation
+    groups: PositiveInt = 8  # of group normalisation alone
 
     @model_validator(mode="after")
     def _stages_agree(self) -> SegFormerConfig:

@@ -29,7 +29,7 @@ class SETRConfig(NetworkConfig):
     heads: PositiveInt = 12
     decoder_width: PositiveInt = 256
     normalisation: Literal["instance", "batch", "group"] = "instance"  # of the decoder
-    groups: PositiveInt = 8
+    groups: PositiveInt = 8  # only with normalisation: group
     dropout: float = Field(0.0, ge=0, lt=1)  # in the transformer
     checkpointing: bool = False  # recompute transformer blocks in the backward pass: less memory, more time
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -19,14 +19,17 @@ class SwinUNETRConfig(NetworkConfig):
 
     v2 puts a residual convolution before each stage (He et al., MICCAI 2023). Sizes are multiples of 32, and small ones
     like 32 x 64 x 32 work: where a stage is smaller than the window, the window shrinks to it. 32 on every axis leaves
-    a single voxel, which its instance norm refuses. Plain bf16 gains it nothing on CPU.
+    a single voxel, which its instance norm refuses. Plain bf16 gains it nothing on CPU. torch.compile splits it in
+    several graphs, for MONAI checks the size with NumPy.
     """
+
+    compiles: ClassVar[bool] = False
 
     name: Literal["swin_unetr"] = "swin_unetr"
     feature_size: PositiveInt = Field(24, multiple_of=12)
     depths: tuple[PositiveInt, PositiveInt, PositiveInt, PositiveInt] = (2, 2, 2, 2)  # transformer blocks a stage
     heads: tuple[PositiveInt, PositiveInt, PositiveInt, PositiveInt] = (3, 6, 12, 24)  # attention heads a stage
-    window: PerAxis = 7  # in tokens
+    window: PerAxis = 7  # in tokens, 2 or more an axis
     v2: bool = False
     dropout: float = Field(0.0, ge=0, lt=1)
     attention_dropout: float = Field(0.0, ge=0, lt=1)
@@ -39,8 +42,13 @@ class SwinUNETRConfig(NetworkConfig):
         for width, heads in zip(widths, self.heads, strict=True):
             if width % heads:
                 raise ValueError(f"heads {list(self.heads)} must divide the stages' widths {widths}; {heads} does not")
-        if len(per_axis(self.window, self.spatial_dims)) != self.spatial_dims:
+        window = per_axis(self.window, self.spatial_dims)
+        if len(window) != self.spatial_dims:
             raise ValueError(f"window: give one number, or {self.spatial_dims}")
+        if min(window) < 2:
+            raise ValueError(
+                f"window {list(window)} must be 2 or more an axis: a token attends to nothing but its window"
+            )
         return self
 
     def divisor(self) -> tuple[int, ...]:

@@ -61,6 +61,17 @@ class UNETRConfig(NetworkConfig):
                 f"alone; nearest: {list(self.image_size)}"
             )
 
+    def fitted(self, size: Sequence[int]) -> tuple[int, ...]:
+        smallest = super().fitted(size)
+        if self.image_size is None:
+            return smallest
+        if any(have > fixed for have, fixed in zip(size, self.image_size, strict=True)):
+            raise ConfigError(
+                f"size {list(size)} does not fit in image_size {list(self.image_size)}, the one that network 'unetr' is "
+                "built for; change network.image_size, or leave it out"
+            )
+        return self.image_size
+
     def build(self, in_channels: int, out_channels: int) -> nn.Module:
         from monai.networks.nets.unetr import UNETR
         from torch import nn

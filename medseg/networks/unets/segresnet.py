@@ -28,8 +28,8 @@ class SegResNetConfig(NetworkConfig):
     blocks_up: tuple[PositiveInt, ...] | None = None  # of the decoder, coarsest first; default one a stage
     upsampling: Literal["interpolated", "transposed"] = "interpolated"
     normalisation: Literal["group", "instance", "batch"] = "group"
-    groups: PositiveInt = 8
-    dropout: float = Field(0.0, ge=0, lt=1)
+    groups: PositiveInt = 8  # only with normalisation: group
+    dropout: float = Field(0.0, ge=0, lt=1)  # only without deep_supervision
     deep_supervision: Annotated[int, Strict()] = Field(0, ge=0)  # heads below the finest
     checkpointing: bool = False  # recompute blocks in the backward pass: less memory, about a third more time
 

@@ -31,7 +31,7 @@ class UNetConfig(UShapedConfig):
     upsampling: Literal["transposed", "interpolated"] = "transposed"
     skips: Literal["concatenate", "add", "none"] = "concatenate"
     normalisation: Literal["instance", "batch", "group", "none"] = "instance"
-    groups: PositiveInt = 8  # of group normalisation (Wu and He, ECCV 2018)
+    groups: PositiveInt = 8  # only with normalisation: group (Wu and He, ECCV 2018)
     activation: Literal["leaky_relu", "relu", "prelu", "elu", "gelu", "silu"] = "leaky_relu"
 
     @model_validator(mode="after")

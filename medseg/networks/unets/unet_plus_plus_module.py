@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class UNetPlusPlus(BasicUNetPlusPlus):
-    """Image `(B, C, *S)` -> logits `(B, K, *S)`; with deep supervision, in train mode, four, last node first."""
+    """Image `(B, C, *S)` -> logits `(B, K, *S)`; with deep supervision, in train mode, a list, the last node first."""
 
     def __init__(self, config: UNetPlusPlusConfig, in_channels: int, out_channels: int) -> None:
         super().__init__(
@@ -24,13 +24,14 @@ class UNetPlusPlus(BasicUNetPlusPlus):
             in_channels=in_channels,
             out_channels=out_channels,
             features=(*config.channels, config.last_channels),
-            deep_supervision=config.deep_supervision,
+            deep_supervision=config.deep_supervision > 0,
             norm=("instance", {"affine": True}) if config.normalisation == "instance" else "batch",
             bias=False,  # the normalisation would take it off again
             dropout=config.dropout,
         )
-        if not config.deep_supervision:
-            self.final_conv_0_1, self.final_conv_0_2, self.final_conv_0_3 = (nn.Identity() for _ in range(3))
+        self.heads = 1 + config.deep_supervision
+        for node in range(1, 4 - config.deep_supervision):
+            setattr(self, f"final_conv_0_{node}", nn.Identity())
         for module in self.modules():
             if type(module) is UpCat:
                 module.__class__ = Node
@@ -39,7 +40,7 @@ class UNetPlusPlus(BasicUNetPlusPlus):
 
     def forward(self, image: torch.Tensor) -> torch.Tensor | list[torch.Tensor]:
         logits: list[torch.Tensor] = super().forward(image)[::-1]
-        return logits if self.training and len(logits) > 1 else logits[0]
+        return logits[: self.heads] if self.training and self.heads > 1 else logits[0]
 
 
 class Node(UpCat):
