@@ -137,27 +137,59 @@ def test_a_label_on_another_grid_is_refused() -> None:
         overlay(Volume(np.zeros((1, *geometry.shape)), geometry), Segmentation(inside.astype(int), other, LABELS), None)
 
 
+def thirds(png: bytes) -> list[np.ndarray]:
+    """The panels of a page of three squares: image, both, weights."""
+    page = pixels(png)
+    panels = [page[:, 16 + number * 400 :][:, :384] for number in range(3)]
+    bottom = int(np.flatnonzero(panels[2].max(axis=2).min(axis=1) > 60)[-1])
+    return [panel[bottom - 383 : bottom + 1] for panel in panels]
+
+
 def test_heat_lies_where_the_weights_are_and_leaves_the_rest_as_it_is() -> None:
     """A grey image under weights of 1 in its left half: 0.3 of the grey and 0.7 of the hottest colour."""
     geometry = Geometry.from_spacing((16, 16), (1, 1), "px")
     ramp = np.repeat(np.arange(16.0)[:, None], 16, axis=1)[None]
     weights = np.zeros((1, 16, 16), np.float32)
     weights[:, :8] = 0.25
-    shown = pixels(heat(Volume(ramp, geometry), Volume(weights, geometry)))
-    row = shown[shown.shape[0] // 2]
-    image, heated = row[16 : 16 + 384], row[16 + 384 + 16 : 16 + 384 + 16 + 384]
-    assert np.array_equal(heated[210:], image[210:])
+    image, both, alone = (panel[192] for panel in thirds(heat(Volume(ramp, geometry), Volume(weights, geometry))))
+    assert np.array_equal(both[210:], image[210:])
     expected = 0.3 * image[:180] + 0.7 * np.array([255, 225, 90])
-    assert np.abs(heated[:180] - expected).max() <= 1
+    assert np.abs(both[:180] - expected).max() <= 1
+    assert (alone[:180] == [255, 225, 90]).all()
+    assert (alone[210:] == [70, 40, 160]).all()
+
+
+def test_one_voxel_far_above_the_others_does_not_hide_them() -> None:
+    """Columns of 0, 1 and 2 and one voxel of 1000: the 99th percentile is 2, and all three colours are shown."""
+    geometry = Geometry.from_spacing((24, 24), (1, 1), "px")
+    weights = np.repeat(np.arange(24)[:, None] // 8, 24, axis=1)[None].astype(np.float32)
+    weights[0, 4, 2] = 1000
+    alone = thirds(heat(Volume(np.zeros((1, 24, 24)), geometry), Volume(weights, geometry)))[2]
+    assert alone[300, [64, 192, 320]].tolist() == [[70, 40, 160], [220, 60, 50], [255, 225, 90]]
+    assert np.abs(alone[40, 72] - [255, 225, 90]).max() < 30  # the voxel itself
+    assert np.abs(alone[40, 86] - [70, 40, 160]).max() < 60  # the middle of the next one
+
+
+def test_the_prediction_is_outlined_on_the_image_and_not_on_the_plain_weights() -> None:
+    geometry = Geometry.from_spacing((16, 16), (1, 1), "px")
+    label = np.zeros((16, 16), int)
+    label[4:12, 4:12] = 1
+    ramp = np.repeat(np.arange(16.0)[:, None], 16, axis=1)[None]
+    page = heat(Volume(ramp, geometry), Volume(ramp, geometry), Segmentation(label, geometry, LABELS))
+    red = [(panel == [255, 0, 0]).all(axis=2) for panel in thirds(page)]
+    ring = 192 * 192 - 188 * 188  # px: 8 voxels of 24 px, 2 px deep
+    assert [int(found.sum()) for found in red] == [ring, ring, 0]
+    assert np.argwhere(red[0]).min(axis=0).tolist() == [96, 96]
 
 
 @pytest.mark.parametrize("value", [0.0, 1.0])
 def test_weights_that_are_all_equal_leave_the_image_as_it_is(value: float) -> None:
-    geometry, inside = corner_case(RAS)
-    image, prediction = Volume(np.ones((1, *geometry.shape)), geometry), Segmentation(inside * 1, geometry, LABELS)
-    shown = pixels(heat(image, Volume(np.full(image.array.shape, value), geometry), prediction, "case"))
-    coloured = (shown.max(axis=-1) - shown.min(axis=-1)) > 12
-    assert coloured[:-40].sum() == 0  # above the legend
+    geometry = Geometry.from_spacing((16, 16), (1, 1), "px")
+    ramp = np.repeat(np.arange(16.0)[:, None], 16, axis=1)[None]
+    page = heat(Volume(ramp, geometry), Volume(np.full((1, 16, 16), value), geometry), None, "case")
+    image, both, alone = thirds(page)
+    assert np.array_equal(image, both)
+    assert (alone == [70, 40, 160]).all()
 
 
 def test_heat_shows_the_slice_that_the_overlay_shows() -> None:

@@ -6,7 +6,6 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
 
 from medseg.evaluation.bootstrap import bootstrap_interval
 
@@ -54,6 +53,8 @@ def repeated_interval(
     method of variance estimates recovery; Zou and Donner, Statistics in Medicine 27, 2008). A bootstrap over three
     seeds would be too narrow by far. None for fewer than two cases.
     """
+    from scipy import stats  # slow to import, and this module is read with every config
+
     seeds, cases = values_sc.shape
     of_cases = bootstrap_interval(values_sc.mean(axis=0), level, resamples, seed) if cases > 1 else None
     if of_cases is None or seeds == 1:

@@ -8,14 +8,13 @@ import numpy as np
 from PIL import Image
 
 from medseg.labels import LabelSet
+from medseg.pictures.areas import CONTOUR, areas, contour, outlined
 from medseg.pictures.page import RGB, Entry, Panel, compose
-from medseg.pictures.planes import Plane
 from medseg.pictures.slices import base_picture, letter, png, require_grid, shown_plane
 from medseg.volume import Segmentation, Volume
 
 _TRUTH: RGB = (255, 255, 255)
 _FILL = 0.35  # opacity of a label's area
-_CONTOUR = 2  # px
 
 
 def overlay(
@@ -40,13 +39,14 @@ def overlay(
     panels, outlines = [Panel("image", base)], {}
     shown: set[str] = set()
     if truth is not None:
-        outlines = _areas(truth, plane, base.size)
+        outlines = areas(truth, plane, base.size)
         panels.append(Panel("truth", _tinted(base, truth, outlines)))
         shown |= outlines.keys()
     if prediction is not None:
-        areas = _areas(prediction, plane, base.size)
-        panels.append(Panel("prediction", _outlined(_tinted(base, prediction, areas), outlines)))
-        shown |= areas.keys()
+        predicted = areas(prediction, plane, base.size)
+        tinted = _tinted(base, prediction, predicted)
+        panels.append(Panel("prediction", outlined(tinted, outlines, dict.fromkeys(outlines, _TRUTH), 1)))
+        shown |= predicted.keys()
     for panel in panels:
         letter(panel.picture, plane)
     heading = " · ".join(text for text in (caption, plane.name) if text)
@@ -54,49 +54,14 @@ def overlay(
     return png(compose(panels, heading, legend))
 
 
-def _slice(segmentation: Segmentation, plane: Plane) -> np.ndarray:
-    """The shown slice as a label array of the same LabelSet: `(rows, columns)`, or `(S, rows, columns)`."""
-    if segmentation.labels.is_exclusive:
-        return plane.cut(segmentation.array)
-    return np.stack([plane.cut(one) for one in segmentation.array])
-
-
-def _areas(segmentation: Segmentation, plane: Plane, size: tuple[int, int]) -> dict[str, np.ndarray]:
-    """Each label of the slice at a panel's size, bool; voxels keep their corners, absent labels drop out."""
-    flat, areas = _slice(segmentation, plane), {}
-    for name in segmentation.labels.names:
-        mask = segmentation.labels.mask(flat, name)
-        if mask.any():
-            picture = Image.fromarray(mask.astype(np.uint8)).resize(size, Image.Resampling.NEAREST)
-            areas[name] = np.asarray(picture, dtype=bool)
-    return areas
-
-
-def _tinted(base: Image.Image, segmentation: Segmentation, areas: dict[str, np.ndarray]) -> Image.Image:
+def _tinted(base: Image.Image, segmentation: Segmentation, shown: dict[str, np.ndarray]) -> Image.Image:
     """The image under its labels: a tint on each area, the full colour along its border."""
     pixels = np.array(base, dtype=np.float64)
-    for name, area in areas.items():
+    for name, area in shown.items():
         colour = np.array(segmentation.labels.colour(name), dtype=np.float64)
         pixels[area] = (1 - _FILL) * pixels[area] + _FILL * colour
-        pixels[_contour(area, _CONTOUR)] = colour
+        pixels[contour(area, CONTOUR)] = colour
     return Image.fromarray(pixels.astype(np.uint8))
-
-
-def _outlined(picture: Image.Image, areas: dict[str, np.ndarray]) -> Image.Image:
-    """The picture under thin white outlines."""
-    pixels = np.array(picture)
-    for area in areas.values():
-        pixels[_contour(area, 1)] = _TRUTH
-    return Image.fromarray(pixels)
-
-
-def _contour(area: np.ndarray, width: int) -> np.ndarray:
-    """The outermost pixels of a mask, `width` of them deep; the edge of the picture is no border."""
-    core = area
-    for _ in range(width):
-        around = np.pad(core, 1, mode="edge")
-        core = core & around[:-2, 1:-1] & around[2:, 1:-1] & around[1:-1, :-2] & around[1:-1, 2:]
-    return area & ~core
 
 
 def _legend(labels: LabelSet, shown: Collection[str], with_outline: bool) -> list[Entry]:

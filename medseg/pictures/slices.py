@@ -26,10 +26,19 @@ def base_picture(image: Volume, plane: Plane, window: tuple[float, float] | None
     is_colour = image.geometry.dims == 2 and image.channels == 3
     shown = image.array if is_colour else image.array[channel : channel + 1]
     if window is None:
-        window = _full_range(shown) if is_colour else _percentiles(shown)
+        window = _full_range(shown) if is_colour else percentiles(shown)
     planes = [_to_bytes(plane.cut(one), window) for one in shown]
     picture = Image.fromarray(np.stack(planes if is_colour else planes * 3, axis=-1))
     return picture.resize(_panel_size(plane, picture.size), Image.Resampling.BICUBIC)
+
+
+def percentiles(array: np.ndarray) -> tuple[float, float]:
+    """The 1st and 99th percentile of the finite values, from about a million of them."""
+    flat = array.reshape(-1)
+    some = flat[:: max(1, flat.size // 1_000_000)]
+    finite = some[np.isfinite(some)]
+    low, high = np.percentile(finite, [1, 99]) if finite.size else (0.0, 1.0)
+    return float(low), float(high if high > low else finite.max(initial=low))
 
 
 def letter(picture: Image.Image, plane: Plane) -> None:
@@ -72,15 +81,6 @@ def _panel_size(plane: Plane, voxels: tuple[int, int]) -> tuple[int, int]:
     longest = min(max(*voxels, _COMFORT), _LONGEST)
     width, height = np.maximum(np.round(extent * longest / extent.max()), _NARROWEST).astype(int)
     return int(width), int(height)
-
-
-def _percentiles(array: np.ndarray) -> tuple[float, float]:
-    """The 1st and 99th percentile of the finite values, from about a million of them."""
-    flat = array.reshape(-1)
-    some = flat[:: max(1, flat.size // 1_000_000)]
-    finite = some[np.isfinite(some)]
-    low, high = np.percentile(finite, [1, 99]) if finite.size else (0.0, 1.0)
-    return float(low), float(high if high > low else finite.max(initial=low))
 
 
 def _full_range(array: np.ndarray) -> tuple[float, float]:

@@ -115,9 +115,7 @@ class TrainingSettings(Settings):
     total_steps: int | None = Field(default=None, ge=1)
     max_minutes: float | None = Field(default=None, gt=0)  # from the start of the process to the last step
     batch_size: int = Field(default=4, ge=1)  # patches a step
-    accumulate: int = Field(
-        default=1, ge=1
-    )  # pieces of a batch, where memory is short; a loss pools over each
+    accumulate: int = Field(default=1, ge=1)  # pieces of a batch, where memory is short; a loss pools over each
     optimizer: Annotated[OptimizerConfig, OPTIMIZERS] = AdamW(name="adamw")
     schedule: Annotated[ScheduleConfig, SCHEDULES] = WarmupCosine(name="warmup_cosine")
     gradient_clip: float | None = Field(default=12.0, gt=0)  # L2 norm over all parameters

@@ -25,6 +25,7 @@ from medseg.labels import Label, LabelSet
 from medseg.reproducibility import weights_digest
 from medseg.trained_model import ModelCard, TrainedModel
 from medseg.volume import Volume
+from pipelines.explaining import map_caption
 from pipelines.infer import infer
 from pipelines.model_use import ModelUse
 
@@ -205,6 +206,38 @@ def test_attention_of_a_picture_is_a_tiff_on_its_pixels(tmp_path: Path) -> None:
     weights = read_image(tmp_path / "out" / "p_attention_skip-0-gate.tif")
     assert weights.geometry.matches(read_image(tmp_path / "p.png").geometry)
     assert weights.array.std() > 0
+
+
+def test_a_network_that_weighs_channels_alone_says_once_that_it_has_no_pictures(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    use = made(tmp_path / "model", 3, PHANTOM_LABELS, attention=[{"name": "squeeze_excitation", "at": ["encoder"]}])
+    paths = [tmp_path / f"{name}.nii.gz" for name in "ab"]
+    for path in paths:
+        write_nifti(phantom(3, SHAPE)[0], path)
+    infer(use, paths, tmp_path / "out", ["nifti"], SeriesRule(), "attention")
+    assert capsys.readouterr().out.count("weighs channels alone") == 1
+    assert not list((tmp_path / "out").glob("*.png"))
+    assert len(list((tmp_path / "out").glob("*_attention_channels.json"))) == 2
+    gated = made(tmp_path / "gated", 3, PHANTOM_LABELS, **GATED)
+    infer(gated, paths[:1], tmp_path / "other", ["nifti"], SeriesRule(), "attention")
+    assert "weighs channels alone" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("title", "caption"),
+    [
+        ("skip.1.gate", "skip.1.gate (stages count from the finest, 0)"),
+        ("bottleneck.cbam.spatial", "bottleneck.cbam.spatial"),
+        ("bottleneck.self_attention", "bottleneck.self_attention (attention received, 1 is an even share)"),
+        (
+            "encoder.0.self_attention",
+            "encoder.0.self_attention (stages count from the finest, 0; attention received, 1 is an even share)",
+        ),
+    ],
+)
+def test_a_caption_says_how_to_read_its_map(title: str, caption: str) -> None:
+    assert map_caption(title) == caption
 
 
 def test_what_cannot_be_explained_is_refused_before_any_work(model: ModelUse, tmp_path: Path) -> None:

@@ -67,7 +67,7 @@ class UNETRConfig(NetworkConfig):
             return smallest
         if any(have > fixed for have, fixed in zip(size, self.image_size, strict=True)):
             raise ConfigError(
-                f"size {list(size)} does not fit in image_size {list(self.image_size)}, the one that network 'unetr' is "
+                f"size {list(size)} does not fit in image_size {list(self.image_size)}, which network 'unetr' is "
                 "built for; change network.image_size, or leave it out"
             )
         return self.image_size
