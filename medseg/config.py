@@ -16,6 +16,7 @@ from pydantic_core import CoreSchema, ErrorDetails
 from medseg.errors import ConfigError, MedsegError
 
 S = TypeVar("S", bound="Settings")
+_MANY, _FEW = 24, 8  # choices that an error message lists whole; how many it shows of more
 
 
 class Settings(BaseModel):
@@ -268,8 +269,10 @@ def _short(value: Any) -> str:
 
 
 def suggestion(wrong: str, choices: Iterable[str]) -> str:
-    """ "; did you mean 'x'? known: ..." for the end of an error message."""
+    """ "; did you mean 'x'? known: ..." for the end of an error message; of many choices, those like `wrong`."""
     known = list(choices)
     near = difflib.get_close_matches(wrong, known, n=1, cutoff=0.5)
     meant = f"; did you mean {near[0]!r}?" if near else ""
-    return f"{meant}{' known: ' if near else '; known: '}{', '.join(known)}" if known else meant
+    shown = known if len(known) <= _MANY else sorted(difflib.get_close_matches(wrong, known, n=_FEW, cutoff=0))
+    more = f" and {len(known) - len(shown)} more" if len(shown) < len(known) else ""
+    return f"{meant}{' known: ' if near else '; known: '}{', '.join(shown)}{more}" if known else meant

@@ -233,3 +233,11 @@ def test_a_broken_entry_of_another_package_is_refused_in_one_line_that_names_it(
     assert says in str(caught.value)
     assert "\n" not in str(caught.value)
     assert "two entries" in says or "entry point 'round' of rings 2.0 " in str(caught.value)
+
+
+def test_of_many_choices_a_message_shows_those_alike_and_counts_the_rest() -> None:
+    choices = [f"{kind}_{number}" for kind in ("lungs", "liver") for number in range(20)]
+    told = suggestion("livr_7", choices)
+    assert told.startswith("; did you mean 'liver_7'? known: liver_")
+    assert told.endswith(" and 32 more")
+    assert told.count(",") == 7
