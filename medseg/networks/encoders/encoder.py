@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, ClassVar, Self
 
@@ -52,13 +53,6 @@ class EncoderConfig(NetworkConfig):
             raise ValueError("weights_sha256 is of a file that weights must name; name it, or drop weights_sha256")
         return self
 
-    def _check_is_built_here(self, asked: str) -> None:
-        """Raises ConfigError in 2D, where another library's encoder decides what is asked."""
-        if self.spatial_dims == 2:
-            raise ConfigError(
-                f"network {self.name!r} has a known {asked} in 3D alone; in 2D encoder {self.encoder!r} decides it"
-            )
-
     def pinned(self) -> Self:
         if self.weights is None or self.weights_sha256 is not None:
             return self
@@ -72,3 +66,26 @@ class EncoderConfig(NetworkConfig):
         from medseg.networks.encoders.encoder_weights import load_encoder
 
         load_encoder(network.get_submodule("encoder"), self.encoder, self.weights, self.weights_sha256)
+
+
+class BorrowedIn2DConfig(EncoderConfig):
+    """Base of the networks that segmentation-models-pytorch builds in 2D and this package in 3D."""
+
+    def build(self, in_channels: int, out_channels: int) -> nn.Module:
+        build = self._build_2d if self.spatial_dims == 2 else self._build_3d
+        return build(in_channels, out_channels)
+
+    @abstractmethod
+    def _build_2d(self, in_channels: int, out_channels: int) -> nn.Module:
+        """The library's network."""
+
+    @abstractmethod
+    def _build_3d(self, in_channels: int, out_channels: int) -> nn.Module:
+        """Our own."""
+
+    def _check_is_built_here(self, asked: str) -> None:
+        """Raises ConfigError in 2D, where another library's encoder decides what is asked."""
+        if self.spatial_dims == 2:
+            raise ConfigError(
+                f"network {self.name!r} has a known {asked} in 3D alone; in 2D encoder {self.encoder!r} decides it"
+            )

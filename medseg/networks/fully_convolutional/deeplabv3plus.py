@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from pydantic import Field, model_validator
 
 from medseg.networks.base import PositiveInt
-from medseg.networks.encoders.encoder import EncoderConfig
+from medseg.networks.encoders.encoder import BorrowedIn2DConfig
 from medseg.networks.encoders.mix_transformer import step_of
 from medseg.networks.encoders.residual_plan import encoder_field, group_problem, plan_problem
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 
-class DeepLabV3PlusConfig(EncoderConfig):
+class DeepLabV3PlusConfig(BorrowedIn2DConfig):
     """DeepLabV3+ (Chen et al., ECCV 2018): atrous convolutions at several rates see context, fine features sharpen it.
 
     The encoder stops halving at `output_stride` and dilates instead. At stride 16 the paper's `rates` are 6, 12, 18; at
@@ -25,7 +25,7 @@ class DeepLabV3PlusConfig(EncoderConfig):
     """
 
     only: ClassVar[Mapping[int, tuple[str, ...]]] = {
-        **EncoderConfig.only,
+        **BorrowedIn2DConfig.only,
         3: ("channels", "blocks", "low_level_width", "normalisation", "groups"),
     }
 
@@ -62,13 +62,6 @@ class DeepLabV3PlusConfig(EncoderConfig):
         self._check_is_built_here("receptive field")
         seen = encoder_field(self.blocks, self.output_stride) + 2 * max(self.rates) * self.output_stride
         return (seen,) * self.spatial_dims
-
-    def build(self, in_channels: int, out_channels: int) -> nn.Module:
-        return (
-            self._build_2d(in_channels, out_channels)
-            if self.spatial_dims == 2
-            else self._build_3d(in_channels, out_channels)
-        )
 
     def _build_2d(self, in_channels: int, out_channels: int) -> nn.Module:
         from medseg.networks.encoders.smp_encoders import smp_network

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from pydantic import Field, model_validator
 
 from medseg.networks.base import PositiveInt
-from medseg.networks.encoders.encoder import EncoderConfig
+from medseg.networks.encoders.encoder import BorrowedIn2DConfig
 from medseg.networks.encoders.mix_transformer import step_of
 from medseg.networks.encoders.residual_plan import encoder_field, group_problem, plan_problem
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 STRIDE = 8  # of the grid that is pooled
 
 
-class PSPNetConfig(EncoderConfig):
+class PSPNetConfig(BorrowedIn2DConfig):
     """PSPNet (Zhao et al., CVPR 2017): means over the whole patch, its halves, thirds and sixths tell where things are.
 
     In 2D it is segmentation-models-pytorch's: the first three stages of any encoder, down to stride 8. In 3D the
@@ -27,7 +27,7 @@ class PSPNetConfig(EncoderConfig):
     """
 
     only: ClassVar[Mapping[int, tuple[str, ...]]] = {
-        **EncoderConfig.only,
+        **BorrowedIn2DConfig.only,
         3: ("channels", "blocks", "bins", "normalisation", "groups"),
     }
 
@@ -63,13 +63,6 @@ class PSPNetConfig(EncoderConfig):
         """
         self._check_is_built_here("receptive field")
         return (encoder_field(self.blocks, STRIDE),) * self.spatial_dims
-
-    def build(self, in_channels: int, out_channels: int) -> nn.Module:
-        return (
-            self._build_2d(in_channels, out_channels)
-            if self.spatial_dims == 2
-            else self._build_3d(in_channels, out_channels)
-        )
 
     def _build_2d(self, in_channels: int, out_channels: int) -> nn.Module:
         from medseg.networks.encoders.smp_encoders import smp_network

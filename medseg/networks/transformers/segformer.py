@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from pydantic import Field, model_validator
 
 from medseg.networks.base import PositiveInt
-from medseg.networks.encoders.encoder import EncoderConfig
+from medseg.networks.encoders.encoder import BorrowedIn2DConfig
 
 if TYPE_CHECKING:
     from torch import nn
@@ -18,7 +18,7 @@ STEPS_2D = 32  # voxels between two tokens of the coarsest stage
 PATCH_STRIDE = 4  # of the first embedding; each later one halves
 
 
-class SegFormerConfig(EncoderConfig):
+class SegFormerConfig(BorrowedIn2DConfig):
     """SegFormer (Xie et al., NeurIPS 2021): a hierarchical transformer encodes, linear layers alone decode.
 
     In 2D it is segmentation-models-pytorch's, with the Mix Transformers `mit_b0` to `mit_b5` or any other encoder. In
@@ -29,7 +29,7 @@ class SegFormerConfig(EncoderConfig):
     """
 
     only: ClassVar[Mapping[int, tuple[str, ...]]] = {
-        **EncoderConfig.only,
+        **BorrowedIn2DConfig.only,
         3: ("channels", "depths", "heads", "reductions", "mlp_ratio", "drop_path", "normalisation", "groups"),
     }
 
@@ -65,13 +65,6 @@ class SegFormerConfig(EncoderConfig):
         spacings = [PATCH_STRIDE * 2**stage for stage in range(len(self.channels))]
         needed = (spacing * reduction for spacing, reduction in zip(spacings, self.reductions, strict=True))
         return (math.lcm(*needed, spacings[-1]),) * 3
-
-    def build(self, in_channels: int, out_channels: int) -> nn.Module:
-        return (
-            self._build_2d(in_channels, out_channels)
-            if self.spatial_dims == 2
-            else self._build_3d(in_channels, out_channels)
-        )
 
     def _build_2d(self, in_channels: int, out_channels: int) -> nn.Module:
         from medseg.networks.encoders.smp_encoders import smp_network
