@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from importlib.metadata import EntryPoint, entry_points
@@ -105,6 +106,9 @@ def _load(point: EntryPoint, base: type[NamedSettings]) -> type[Any]:
         raise ConfigError(f"{where} cannot be loaded ({problem}); {advice}") from error
     if not (isinstance(entry, type) and issubclass(entry, base)):
         raise ConfigError(f"{where} is {_short(entry)}, no class of {base.__name__}; {advice}")
+    missing = sorted(getattr(entry, "__abstractmethods__", ()))
+    if missing:
+        raise ConfigError(f"{where} lacks what {base.__name__} asks for: {', '.join(missing)}; {advice}")
     if not isinstance(entry.model_fields["name"].default, str):
         raise ConfigError(f"{where} has no name of its own, as name: Literal['x'] = 'x' gives one; {advice}")
     return entry
@@ -201,52 +205,78 @@ def validate(settings: type[S], content: Mapping[str, Any], where: str) -> S:
     try:
         return settings.model_validate(content)
     except ValidationError as error:
-        problems = [_explain(settings, detail) for detail in error.errors(include_url=False)]
+        details = error.errors(include_url=False)
+        problems = [_explain(settings, detail) for detail in details if not _is_echo(detail, details)]
         shown = problems[:5] + ([f"and {len(problems) - 5} more"] if len(problems) > 5 else [])
         raise ConfigError(f"{where}: " + "; ".join(shown)) from error
 
 
+def _is_echo(detail: ErrorDetails, details: Iterable[ErrorDetails]) -> bool:
+    """Whether a list is called too short because its elements were refused, which is told of the elements."""
+    place = detail["loc"]
+    inside = (other["loc"] for other in details if len(other["loc"]) > len(place))
+    return detail["type"] == "too_short" and any(loc[: len(place)] == place for loc in inside)
+
+
+_TRIED_TYPE = re.compile(r"(constrained-)?(int|float|str|bool)|none|.+\[.+\]")
+_WANTED = {"tuple_type": "must be a list", "model_type": "must be a mapping of keys to values"}
+
+
 def _explain(settings: type[Settings], detail: ErrorDetails) -> str:
     """One problem in one line: key, value, what is expected."""
-    location = [str(part) for part in detail["loc"]]
-    key = ".".join(location) or "the whole"
+    keys, known = _place(settings, detail["loc"])
+    key = ".".join(keys) or "the whole"
     value, context = detail["input"], detail.get("ctx", {})
     match detail["type"]:
         case "extra_forbidden":
-            return f"unknown key {key!r}{suggestion(location[-1], _siblings(settings, location[:-1]))}"
+            return f"unknown key {key!r}{suggestion(keys[-1], known)}"
         case "missing":
             return f"key {key!r} is missing"
         case "union_tag_invalid":
             tags = [tag.strip(" '") for tag in str(context.get("expected_tags", "")).split(",")]
             return f"{key}.name: {context.get('tag')!r} is not known{suggestion(str(context.get('tag')), tags)}"
         case "union_tag_not_found":
-            return f"{key}: {_short(value)} has no name; give {key}.name"
+            written = f"write it as {{name: {value}}}" if isinstance(value, str) else f"give {key}.name"
+            return f"{key}: {_short(value)} has no name; {written}"
         case "literal_error":
             choices = [
                 choice.strip(" '") for choice in str(context.get("expected", "")).replace(" or ", ", ").split(",")
             ]
             return f"{key}: {value!r} is not known{suggestion(str(value), choices)}"
         case "value_error":
-            return (
-                f"{key}: {context.get('error', detail['msg'])}"
-                if location
-                else f"{context.get('error', detail['msg'])}"
-            )
+            told = str(context.get("error", detail["msg"]))
+            return f"{key}: {told}" if keys else told
+        case "too_short" | "too_long":
+            least, most = context.get("min_length"), context.get("max_length")
+            bound = f"at least {least}" if most is None else f"at most {most}"
+            return f"{key}: {_short(value)} is refused: the list must have {bound} elements"
+        case kind if kind in _WANTED:
+            return f"{key}: {_short(value)} is refused: it {_WANTED[kind]}"
         case _:
             return f"{key}: {_short(value)} is refused: {detail['msg'][0].lower()}{detail['msg'][1:]}"
 
 
-def _siblings(settings: type[Settings], location: Sequence[str]) -> list[str]:
-    """Keys that are valid at `location`: walks the fields, and through catalogues by the tag that pydantic reports."""
+def _place(settings: type[Settings], location: Sequence[int | str]) -> tuple[list[str], list[str]]:
+    """The keys that lead to a problem, as `--set` takes them, and those that are valid beside the last.
+
+    Walks the fields. Pydantic's location also holds the name of a catalogue's entry that was chosen, and the type that
+    was tried where there are several: no keys.
+    """
+    keys, known = list[str](), list[str]()
     current: Any = settings
-    for part in location:
-        if isinstance(current, Catalogue):
-            current = dict(current).get(part, current)
-        elif isinstance(current, type) and issubclass(current, BaseModel) and part in current.model_fields:
-            field = current.model_fields[part]
-            found = [entry for entry in field.metadata if isinstance(entry, Catalogue)]
-            current = found[0] if found else _innermost(field.annotation)
-    return list(current.model_fields) if isinstance(current, type) and issubclass(current, BaseModel) else []
+    for part in map(str, location):
+        if isinstance(current, Catalogue) and part in current.names():
+            current = current[part]
+            continue
+        if _TRIED_TYPE.fullmatch(part):
+            continue
+        keys.append(part)
+        fields = current.model_fields if isinstance(current, type) and issubclass(current, BaseModel) else {}
+        known = list(fields)
+        if part in fields:
+            found = [entry for entry in fields[part].metadata if isinstance(entry, Catalogue)]
+            current = found[0] if found else _innermost(fields[part].annotation)
+    return keys, known
 
 
 def _innermost(annotation: Any) -> Any:
@@ -271,7 +301,7 @@ def _short(value: Any) -> str:
 def suggestion(wrong: str, choices: Iterable[str]) -> str:
     """ "; did you mean 'x'? known: ..." for the end of an error message; of many choices, those like `wrong`."""
     known = list(choices)
-    near = difflib.get_close_matches(wrong, known, n=1, cutoff=0.5)
+    near = difflib.get_close_matches(wrong, known, n=1, cutoff=0.6)
     meant = f"; did you mean {near[0]!r}?" if near else ""
     shown = known if len(known) <= _MANY else sorted(difflib.get_close_matches(wrong, known, n=_FEW, cutoff=0))
     more = f" and {len(known) - len(shown)} more" if len(shown) < len(known) else ""

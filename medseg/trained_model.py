@@ -201,7 +201,9 @@ def _read_card(home: Path) -> ModelCard:
     except (OSError, UnicodeDecodeError, ValueError) as error:
         raise ModelError(f"{home / CARD}: cannot be read ({error}); copy the model folder again") from error
     except ConfigError as error:
-        raise ModelError(f"{error}; copy the model folder again, or update medseg") from error
+        raise ModelError(
+            f"{error}; copy the model folder again, update medseg, or install the package that adds what is not known"
+        ) from error
 
 
 def _known_version(content: Any, where: Path) -> dict[str, Any]:

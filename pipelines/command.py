@@ -180,18 +180,19 @@ def list_names(
         str | None,
         typer.Argument(
             metavar="KIND",
-            help="networks, attentions, losses, transforms, metrics, postprocessing, configs, manifests, formats.",
+            help="networks, losses, transforms, settings, configs, manifests ...; none: all kinds.",
         ),
     ] = None,
+    name: Annotated[str | None, typer.Argument(metavar="NAME", help="One of these: show its settings.")] = None,
     as_json: Json = False,
     verbose: Verbose = False,
 ) -> None:
-    """Show the names that a config or a command may use."""
+    """Show the names that a config or a command may use, or the settings of one of them."""
 
     def journey() -> object:
         from pipelines.listing import listing
 
-        return listing(kind)
+        return listing(kind, name)
 
     perform(journey, as_json, verbose)
 

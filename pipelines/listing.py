@@ -1,17 +1,20 @@
-"""`medseg list`: the names that a config may use, straight from the catalogues."""
+"""`medseg list`: the names that a config may use and the settings of each, straight from the catalogues."""
 
 from __future__ import annotations
 
 import importlib
+import inspect
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-from medseg.config import Catalogue, read_yaml, suggestion
+from medseg.config import Catalogue, Settings, read_yaml, suggestion
 from medseg.data.manifest import DATASET
 from medseg.errors import ConfigError, MedsegError
 from pipelines.console import Console
 from pipelines.locations import shipped_configs, shipped_manifests
+from pipelines.reference import settings_of
 
 
 class Entry(NamedTuple):
@@ -22,14 +25,16 @@ class Entry(NamedTuple):
     details: Mapping[str, object] = {}
 
 
-def listing(kind: str | None) -> dict[str, object]:
-    """Prints the entries of one kind, or the kinds where none is given."""
+def listing(kind: str | None, name: str | None = None) -> dict[str, object]:
+    """Prints the settings of one entry, the entries of one kind, or the kinds where none is given."""
     console = Console()
     if kind is None:
         console.say("medseg list " + "|".join(KINDS))
         return {"kinds": list(KINDS)}
     if kind not in KINDS:
         raise ConfigError(f"medseg list {kind}: nothing is called {kind!r}{suggestion(kind, KINDS)}")
+    if name is not None:
+        return _reference(kind, name, console)
     entries = KINDS[kind]()
     width = max((len(entry.name) for entry in entries), default=0)
     for entry in entries:
@@ -40,9 +45,45 @@ def listing(kind: str | None) -> dict[str, object]:
     }
 
 
-def _from_catalogue(module: str, name: str) -> list[Entry]:
+def _reference(kind: str, name: str, console: Console) -> dict[str, object]:
+    """Prints what an entry is and its settings: key, default, what is accepted, and a note where there is one."""
+    configs = _configs_of(kind)
+    if not configs:
+        raise ConfigError(f"medseg list {kind} {name}: entries of {kind} have no settings; leave {name!r} out")
+    if name not in configs:
+        raise ConfigError(f"medseg list {kind} {name}: nothing is called {name!r}{suggestion(name, configs)}")
+    about, settings = inspect.getdoc(configs[name]) or "", settings_of(configs[name])
+    console.say(f"{name}: {about}\n")
+    widths = [max(len(getattr(one, part)) for one in settings) for part in ("key", "default")] if settings else []
+    for one in settings:
+        cells = [text.ljust(width) for text, width in zip(one, widths, strict=False)]
+        console.say("  ".join([*cells, one.values, *([f"# {one.note}"] if one.note else [])]))
+    return {"kind": kind, "name": name, "description": about, "settings": [one._asdict() for one in settings]}
+
+
+def _configs_of(kind: str) -> dict[str, type[Settings]]:
+    """The config classes behind a kind's names; none for kinds that are no settings."""
+    if kind == "settings":
+        return _parts()
+    if kind not in CATALOGUES:
+        return {}
+    module, name = CATALOGUES[kind]
     catalogue: Catalogue = getattr(importlib.import_module(module), name)
-    return [Entry(name, _first_line(config.__doc__)) for name, config in catalogue]
+    return dict(catalogue)
+
+
+def _described(kind: str) -> list[Entry]:
+    return [Entry(name, _first_line(config.__doc__)) for name, config in _configs_of(kind).items()]
+
+
+def _parts() -> dict[str, type[Settings]]:
+    """The parts of an experiment that are no choice among several, and the experiment itself."""
+    from medseg.experiment import ExperimentConfig
+
+    fields = {key: field.annotation for key, field in ExperimentConfig.model_fields.items()}
+    parts = {key: of for key, of in fields.items() if inspect.isclass(of) and issubclass(of, Settings)}
+    choices = {key for key, of in parts.items() if inspect.isabstract(of)}
+    return {"experiment": ExperimentConfig, **{key: of for key, of in parts.items() if key not in choices}}
 
 
 def _networks() -> list[Entry]:
@@ -100,17 +141,23 @@ def _formats() -> list[Entry]:
     return [Entry(name, "; ".join(parts)) for name, parts in said.items()]
 
 
+CATALOGUES = {
+    "networks": ("medseg.networks", "NETWORKS"),
+    "attentions": ("medseg.networks.attention", "ATTENTIONS"),
+    "losses": ("medseg.losses", "LOSSES"),
+    "optimizers": ("medseg.training.settings", "OPTIMIZERS"),
+    "schedules": ("medseg.training.settings", "SCHEDULES"),
+    "intensities": ("medseg.data.intensity", "INTENSITIES"),
+    "transforms": ("medseg.data.augmentation", "AUGMENTATIONS"),
+    "postprocessing": ("medseg.postprocessing", "POSTPROCESSING"),
+    "layouts": ("medseg.data.manifest_build", "LAYOUTS"),
+}
+
 KINDS: dict[str, Callable[[], list[Entry]]] = {
+    **{kind: partial(_described, kind) for kind in CATALOGUES},
     "networks": _networks,
-    "attentions": lambda: _from_catalogue("medseg.networks.attention", "ATTENTIONS"),
-    "losses": lambda: _from_catalogue("medseg.losses", "LOSSES"),
-    "optimizers": lambda: _from_catalogue("medseg.training.settings", "OPTIMIZERS"),
-    "schedules": lambda: _from_catalogue("medseg.training.settings", "SCHEDULES"),
-    "intensities": lambda: _from_catalogue("medseg.data.intensity", "INTENSITIES"),
-    "transforms": lambda: _from_catalogue("medseg.data.augmentation", "AUGMENTATIONS"),
+    "settings": partial(_described, "settings"),
     "metrics": _metrics,
-    "postprocessing": lambda: _from_catalogue("medseg.postprocessing", "POSTPROCESSING"),
-    "layouts": lambda: _from_catalogue("medseg.data.manifest_build", "LAYOUTS"),
     "configs": _configs,
     "manifests": _manifests,
     "formats": _formats,

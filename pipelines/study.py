@@ -14,6 +14,8 @@ from medseg.data.download import open_manifest
 from medseg.data.manifest import Manifest
 from medseg.errors import ManifestError
 from medseg.experiment import ExperimentConfig, changed, check_against
+from medseg.labels import LabelSet
+from medseg.tracking.names import flat
 from medseg.volume import Segmentation, Volume
 from pipelines.console import Console
 from pipelines.locations import find_manifest
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from medseg.data.loaders import TrainingCase
+    from medseg.losses import LossConfig
     from medseg.training.loop import Training
     from medseg.training.validation import Validation
 
@@ -82,7 +85,7 @@ def build_training(
 
     from medseg.data.loaders import Patches
     from medseg.devices import be_deterministic
-    from medseg.losses import build_loss, count_voxels
+    from medseg.losses import build_loss
     from medseg.reproducibility import seeded
     from medseg.training.loop import Training
 
@@ -96,10 +99,9 @@ def build_training(
         config.network.load_pretrained(network)
     validation = _validation(study, network, device)
     cases = _prepared(study, console)
-    counts = count_voxels((case.label.numpy() for case in cases), labels) if config.loss.needs_counts else None
     return Training(
         network=network,
-        loss=build_loss(config.loss, labels, counts),
+        loss=build_loss(_weighed(config.loss, cases, labels, console), labels),
         patches=Patches(cases, config.patch, config.augmentation, config.seed),
         settings=config.training,
         device=device,
@@ -120,6 +122,21 @@ def _prepared(study: Study, console: Console) -> list[TrainingCase]:
             cases.append(training_case(case_id, prepare(image, study.experiment.preprocessing, label), labels))
             steps.advance(1)
     return cases
+
+
+def _weighed(loss: LossConfig, cases: Sequence[TrainingCase], labels: LabelSet, console: Console) -> LossConfig:
+    """The loss with the weights that follow from the voxels of the training cases, which the console tells."""
+    from medseg.losses import count_voxels
+
+    if not loss.needs_counts:
+        return loss
+    weighed = loss.weighed(count_voxels((case.label.numpy() for case in cases), labels))
+    for asked, found in zip(loss.parts(), weighed.parts(), strict=True):
+        before = flat(asked.loss.model_dump(mode="json"))
+        for key, value in flat(found.loss.model_dump(mode="json")).items():
+            if value != before[key]:
+                console.say(f"loss {asked.loss.name}: {key} by {before[key]} in the training cases: {value}")
+    return weighed
 
 
 def _validation(study: Study, network: nn.Module, device: torch.device) -> Validation:

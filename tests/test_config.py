@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import pytest
+from pydantic import Field
 
 from medseg.config import (
     Catalogue,
@@ -44,6 +45,8 @@ class Drawing(Settings):
     mode: Literal["line", "fill"] = "line"
     shape: Annotated[Shape, SHAPES] = Circle()
     more: tuple[Annotated[Shape, SHAPES], ...] = ()
+    axes: tuple[Annotated[int, Field(ge=0)], ...] = Field((0, 1), min_length=2)
+    width: Annotated[int, Field(ge=1)] | tuple[int, ...] = 1
 
 
 def test_merging_goes_level_by_level_and_changes_neither() -> None:
@@ -145,6 +148,14 @@ def test_a_name_chooses_the_entry_of_a_catalogue() -> None:
         ({"title": "t", "shape": {"name": "circle", "raduis": 1}}, "did you mean 'radius'"),
         ({"title": "t", "more": [{"name": "square", "egde": 1}]}, "did you mean 'edge'"),
         ({"title": "t", "mode": "fil"}, "mode: 'fil' is not known; did you mean 'fill'"),
+        ({"title": "t", "more": [{"name": "square", "egde": 1}]}, r"unknown key 'more\.0\.egde'"),
+        ({"title": "t", "shape": {"name": "circle", "radius": "big"}}, r": shape\.radius: 'big' is refused"),
+        ({"title": "t", "shape": "circle"}, r"shape: 'circle' has no name; write it as \{name: circle\}"),
+        ({"title": "t", "shape": {"name": "circle", "x": 1}}, "unknown key 'shape.x'; known: name, radius"),
+        ({"title": "t", "more": {"name": "circle"}}, "more: {'name': 'circle'} is refused: it must be a list$"),
+        ({"title": "t", "axes": [0]}, r"axes: \[0\] is refused: the list must have at least 2 elements$"),
+        ({"title": "t", "axes": [0, -1]}, "here: axes.1: -1 is refused: [^;]*$"),
+        ({"title": "t", "width": [1, "x"]}, "here: width: .* width.1: 'x' is refused"),
         ({"title": "t", "scale": "big"}, "scale: 'big' is refused"),
         ({"title": "t", "scale": float("nan")}, "scale: nan is refused"),
     ],

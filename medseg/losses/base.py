@@ -25,7 +25,7 @@ class LossConfig(NamedSettings):
 
     @property
     def needs_counts(self) -> bool:
-        """Whether `weighed` must be told the voxels of the training cases first."""
+        """Whether it is built from its `weighed` config only, which is told the voxels of the training cases."""
         return False
 
     def weighed(self, counts: VoxelCounts) -> Self:
@@ -56,21 +56,19 @@ def _one(progress: float) -> float:
     return 1.0
 
 
-def build_loss(config: LossConfig, labels: LabelSet, counts: VoxelCounts | None = None) -> nn.Module:
+def build_loss(config: LossConfig, labels: LabelSet) -> nn.Module:
     """The loss that training minimises: `loss(logits, label, progress)`, a scalar.
 
     Logits are a tensor or, with deep supervision, a list of them, the finest first. `progress` is the share of the
-    training steps that are done (1 unless given): weights that ramp follow it. `counts` are those of the training
-    cases, wanted where `config.needs_counts`. Raises ConfigError where config and labels do not fit.
+    training steps that are done (1 unless given): weights that ramp follow it. Raises ConfigError where config and
+    labels do not fit, and where the config must be `weighed` first.
     """
     from medseg.losses.deep_supervision_module import DeepSupervisionLoss
     from medseg.losses.sum_module import ScheduledSum
 
     config.check_labels(labels)
     if config.needs_counts:
-        if counts is None:
-            raise ConfigError(f"loss {config.name!r} weighs by the voxels of the training cases; give their counts")
-        config = config.weighed(counts)
+        raise ConfigError(f"loss {config.name!r} weighs by the voxels of its cases; build its `weighed` config")
     parts = config.parts()
     losses = [DeepSupervisionLoss(part.loss.build(labels)) for part in parts]
     return ScheduledSum(losses, [part.weight for part in parts])

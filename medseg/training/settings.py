@@ -125,7 +125,7 @@ class TrainingSettings(Settings):
     keep: Literal["last", "best"] = "last"  # the weights that become the model
     checkpoint_minutes: float = Field(default=5.0, gt=0)
     workers: int = Field(default=1, ge=0)  # processes that cut and augment patches
-    threads: int | None = Field(default=None, ge=1)  # of the network on a CPU; None: one a core, recorded
+    threads: int | None = Field(default=None, ge=1)  # of the network on a CPU; null: one a core, recorded
 
     @model_validator(mode="after")
     def _one_length(self) -> TrainingSettings:

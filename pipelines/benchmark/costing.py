@@ -43,7 +43,7 @@ def cost(experiment: Path, phase: Phase, device: str) -> dict[str, Any]:
         labels = _labels(dataset.labels, images)
         pieces = list(zip(images.chunk(plan.accumulate), labels.chunk(plan.accumulate), strict=True))
         counts = count_voxels([one.cpu().numpy() for one in labels], dataset.labels)
-        loss = build_loss(config.loss, dataset.labels, counts).to(target)
+        loss = build_loss(config.loss.weighed(counts), dataset.labels).to(target)
         dtype, optimizer = choose_precision(plan.precision, target), plan.optimizer.build(network.parameters())
         spent = costs.measure(costs.training_step(network, loss, optimizer, pieces, dtype), batch, meter)
         return {**asdict(spent), "batch": batch, "precision": str(dtype).removeprefix("torch.")}

@@ -76,7 +76,7 @@ def counts_for(labels: LabelSet) -> VoxelCounts:
 
 
 def built(config: LossConfig, labels: LabelSet) -> nn.Module:
-    return build_loss(config, labels, counts_for(labels))
+    return build_loss(config.weighed(counts_for(labels)), labels)
 
 
 def drawn_label(labels: LabelSet, size: tuple[int, ...], batch: int = 2) -> torch.Tensor:

@@ -84,5 +84,5 @@ def test_weights_that_fit_no_output_are_refused_by_name(name: str) -> None:
 
 
 def test_counts_that_are_missing_are_asked_for() -> None:
-    with pytest.raises(ConfigError, match="give their counts"):
+    with pytest.raises(ConfigError, match="build its `weighed` config"):
         build_loss(CrossEntropyConfig(weights="inverse_frequency"), EXCLUSIVE)

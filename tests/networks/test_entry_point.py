@@ -107,6 +107,7 @@ def test_the_module_of_an_entry_may_be_imported_before_ours(tmp_path: Path, kind
     source = (
         f"from typing import Literal\nfrom {module} import {base}\n"
         f"class Tiny({base}):\n    name: Literal['tiny'] = 'tiny'\n"
+        f"    vars().update({{method: lambda self, *given: None for method in {base}.__abstractmethods__}})\n"
     )
     use = f"import tiny_networks; from {module} import {catalogue}; print({catalogue}.names()[-1])"
     assert _run(install(tmp_path, source, kind), "-c", use).strip() == "tiny"
@@ -124,3 +125,10 @@ def test_a_broken_package_is_named_in_one_line(tmp_path: Path, command: list[str
     assert done.returncode == 2
     assert len(done.stderr.splitlines()) == 1
     assert "entry point 'tiny' of tiny-networks 1.0" in done.stderr
+
+
+def test_an_entry_that_lacks_a_method_is_told_which(tmp_path: Path) -> None:
+    source = SOURCE.replace("def divisor", "def divider")
+    done = _done(install(tmp_path, source), "-c", PROGRAM, "list", "networks")
+    assert done.returncode == 2
+    assert "lacks what NetworkConfig asks for: divisor; update or uninstall that package" in done.stderr

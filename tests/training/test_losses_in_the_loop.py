@@ -61,7 +61,7 @@ def training(patches: Patches, folder: Path, config: LossConfig) -> Training:
     folder.mkdir(exist_ok=True)
     plan = TrainingSettings.model_validate({"total_steps": 4, "batch_size": 2, "workers": 0})
     network = UNetConfig(channels=(4, 8)).build(1, PHANTOM_LABELS.channels)
-    loss = build_loss(config, PHANTOM_LABELS, counts(patches) if config.needs_counts else None)
+    loss = build_loss(config.weighed(counts(patches)) if config.needs_counts else config, PHANTOM_LABELS)
     return Training(network, loss, patches, plan, torch.device("cpu"), folder)
 
 
