@@ -78,6 +78,15 @@ def environment() -> dict[str, Any]:
     }
 
 
+def arithmetic(device: torch.device) -> dict[str, str | int]:
+    """What must be equal for the same computation to give the same bits."""
+    import torch
+
+    if device.type == "cuda":
+        return {"torch": str(torch.__version__), "device": torch.cuda.get_device_name(device)}
+    return {"torch": str(torch.__version__), "device": str(cpu()["model"]), "threads": torch.get_num_threads()}
+
+
 def packages() -> dict[str, str]:
     """Every installed package and its version: the lock of this environment."""
     found = {

@@ -20,6 +20,8 @@ def resume(run: Path, device: str) -> dict[str, Any]:
     study = open_study(opened.experiment, opened.data_root, opened.manifest)
     opened.check_same_data(study)
     training = build_training(study, opened.folder, target, console, pretrained=False)
-    total_steps = training.restore()
+    total_steps, notes = training.restore()
+    for note in notes:
+        console.say(f"warning: {note}")
     console.say(f"{opened.folder}: goes on after step {training.progress.step} of {total_steps}")
     return opened.carry_out(study, training, total_steps, console)

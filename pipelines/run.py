@@ -25,7 +25,7 @@ from medseg.tracking import Tracker, build_tracker
 from medseg.tracking.names import flat
 from medseg.trained_model import ModelCard, TrainedModel
 from medseg.training.checkpoint import Progress
-from medseg.training.loop import LAST, Training
+from medseg.training.loop import Training
 from pipelines.console import Console, Steps
 from pipelines.scoring import Scoring, result_of
 from pipelines.stopping import StopAskedError, patient_signals
@@ -111,7 +111,7 @@ class Run:
             try:
                 return training.run(total_steps, reporter), reporter
             except StopAskedError:
-                training.save(LAST, total_steps)
+                training.save(total_steps)
                 step = training.progress.step
                 console.say(f"stopped after step {step} of {total_steps}; go on with: medseg resume {self.folder}")
                 raise KeyboardInterrupt from None
@@ -212,6 +212,9 @@ class _Reporter:
             self.recent.clear()
         if self.is_asked():
             raise StopAskedError
+
+    def warned(self, message: str) -> None:
+        self.console.say(f"warning: {message}")
 
     def validated(self, step: int, scores: Mapping[str, float]) -> None:
         self.tracker.log_metrics({f"validation/{name}": value for name, value in scores.items()}, step)

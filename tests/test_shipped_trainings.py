@@ -39,6 +39,8 @@ class Silent:
 
     def validated(self, step: int, scores: Mapping[str, float]) -> None: ...
 
+    def warned(self, message: str) -> None: ...
+
 
 @pytest.mark.parametrize(("network", "dims"), FORMS)
 def test_every_network_is_shipped_in_an_experiment(network: str, dims: int) -> None:

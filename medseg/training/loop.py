@@ -8,19 +8,19 @@ from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from statistics import median
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import nn
 
 from medseg.data.loaders import Patches, batches
 from medseg.devices import autocast, choose_precision
-from medseg.errors import TrainingError
-from medseg.reproducibility import seeded
-from medseg.training.checkpoint import Progress, load_checkpoint, save_checkpoint
+from medseg.errors import TrainingError, WriteError
+from medseg.reproducibility import arithmetic, seeded
+from medseg.training.checkpoint import Checkpoints, Progress
+from medseg.training.moving_average import MovingAverage
 from medseg.training.settings import TrainingSettings
 
-LAST, BEST = "last.pt", "best.pt"
 _TIMED_STEPS = 12
 _WARMUP_STEPS = 4
 
@@ -33,6 +33,16 @@ class Observer(Protocol):
 
     def validated(self, step: int, scores: Mapping[str, float]) -> None:
         """After each validation: scores by name, 'score' among them."""
+
+    def warned(self, message: str) -> None:
+        """Something went wrong that does not end the run."""
+
+
+class Restored(NamedTuple):
+    """What a run takes up: its length, and what its owner should know of it."""
+
+    total_steps: int
+    notes: list[str]
 
 
 @dataclass
@@ -49,11 +59,30 @@ class Training:
 
     def __post_init__(self) -> None:
         self.network.to(self.device)
+        if self.settings.channels_last:
+            _lay_out(self.network, self._layout)
         self.loss.to(self.device)
         self.dtype = choose_precision(self.settings.precision, self.device)
         self.optimizer = self.settings.optimizer.build(self.network.parameters())
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.dtype == torch.float16)
+        self.average = self._new_average()
+        self.forward = torch.compile(self.network) if self.settings.compile else self.network
+        self.last = Checkpoints(self.folder, "last", self.settings.checkpoints_kept)
+        self.best = Checkpoints(self.folder, "best", 1)
         self.progress = Progress()
+
+    def _new_average(self) -> MovingAverage | None:
+        return None if self.settings.ema is None else MovingAverage(self.network, self.settings.ema)
+
+    @property
+    def _layout(self) -> torch.memory_format:
+        wanted = [torch.channels_last, torch.channels_last_3d][len(self.patches.patch.size) - 2]
+        return wanted if self.settings.channels_last else torch.contiguous_format
+
+    @property
+    def scored(self) -> nn.Module:
+        """The network that is validated and becomes the model: the moving average, where there is one."""
+        return self.network if self.average is None else self.average.network
 
     @property
     def seed(self) -> int:
@@ -75,7 +104,7 @@ class Training:
         """Trains from where the run stands to `total_steps`, or until patience ends."""
         self.network.train()
         if self.progress.step == 0:
-            self.save(LAST, total_steps)  # so that a run stopped at any moment can be resumed
+            self.save(total_steps)  # so that a run stopped at any moment can be resumed
         saved_s = time.monotonic()
         remaining = range(self.progress.step, self.progress.step if self._is_out_of_patience else total_steps)
         for step, batch in zip(remaining, self._batches(remaining), strict=True):
@@ -90,25 +119,39 @@ class Training:
                 self._validate(observer)
                 if self._is_out_of_patience:
                     break
-            if time.monotonic() - saved_s > self.settings.checkpoint_minutes * 60:
-                self.save(LAST, total_steps)
+            if self._is_time_to_save(time.monotonic() - saved_s):
+                self._save_if_possible(total_steps, observer)
                 saved_s = time.monotonic()
-        self.save(LAST, total_steps)
+        self.save(total_steps)
         return self.progress
+
+    def _is_time_to_save(self, seconds: float) -> bool:
+        every = self.settings.checkpoint_steps
+        is_due = every is not None and self.progress.step % every == 0
+        return is_due or seconds > self.settings.checkpoint_minutes * 60
+
+    def _save_if_possible(self, total_steps: int, observer: Observer) -> None:
+        """A disk that is full now ends no run: the checkpoint before is whole, and the next one comes."""
+        try:
+            self.save(total_steps)
+        except WriteError as error:
+            observer.warned(f"no checkpoint at step {self.progress.step}: {error}; the run goes on")
 
     def _step(self, step: int, total_steps: int, batch: Mapping[str, Any]) -> dict[str, float]:
         """One optimizer step, a pure function of weights, optimizer state, seed, step and batch."""
         torch.manual_seed(seeded(self.seed, "network", step, 0))
-        rate = self.settings.optimizer.learning_rate * self.settings.schedule.factor(step, total_steps)
+        factor = self.settings.schedule.factor(step, total_steps, self.progress.scores)
+        rate = self.settings.optimizer.learning_rate * factor
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.optimizer.zero_grad(set_to_none=True)
-        images = batch["image"].to(self.device, non_blocking=True).chunk(self.settings.accumulate)
+        moved = batch["image"].to(self.device, non_blocking=True)
+        images = moved.contiguous(memory_format=self._layout).chunk(self.settings.accumulate)
         labels = batch["label"].to(self.device, non_blocking=True).chunk(self.settings.accumulate)
         loss = 0.0
         for image, label in zip(images, labels, strict=True):
             with autocast(self.device, self.dtype):
-                logits = self.network(image)
+                logits = self.forward(image)
             part = self.loss(logits, label, step / total_steps) * (len(image) / len(batch["image"]))
             self.scaler.scale(part).backward()
             loss += float(part.detach())
@@ -122,6 +165,8 @@ class Training:
             raise TrainingError(f"step {step + 1}: the gradient is not finite on {cases}; lower the learning rate")
         self.scaler.step(self.optimizer)
         self.scaler.update()
+        if self.average is not None:
+            self.average.update(self.network, step + 1)
         epoch = (step + 1) * self.settings.batch_size / len(self.patches.cases)
         return {"loss": loss, "learning_rate": rate, "epoch": epoch}
 
@@ -129,14 +174,11 @@ class Training:
         """Scores whole volumes and keeps the weights where they are the best so far."""
         if self.validate is None:
             return
-        scores = self.validate(self.network)
+        scores = self.validate(self.scored)
         self.network.train()
-        best = self.progress.best_score
-        if best is None or scores["score"] > best:
-            self.progress = replace(self.progress, best_score=scores["score"], best_step=self.progress.step, stale=0)
-            save_checkpoint(self.folder / BEST, {"network": self.network.state_dict(), "step": self.progress.step})
-        else:
-            self.progress = replace(self.progress, stale=self.progress.stale + 1)
+        self.progress = self.progress.after(scores["score"])
+        if self.progress.stale == 0:
+            self.best.save(self.progress.step, {"network": self.scored.state_dict()})
         observer.validated(self.progress.step, scores)
 
     def _batches(self, steps: range) -> Iterable[dict[str, Any]]:
@@ -153,34 +195,53 @@ class Training:
             ends.append(time.monotonic())
         self.network.load_state_dict(network)
         self.optimizer = self.settings.optimizer.build(self.network.parameters())
+        self.average = self._new_average()
         self.scaler.load_state_dict(scaler)
         return median(end - start for start, end in pairwise(ends[_WARMUP_STEPS:]))
 
-    def save(self, name: str, total_steps: int) -> None:
-        """Writes a checkpoint from which `restore` continues the very same run."""
+    def save(self, total_steps: int) -> Path:
+        """Writes a checkpoint from which `restore` continues the very same run. Raises WriteError."""
         content = {
             "network": self.network.state_dict(),
+            "average": None if self.average is None else self.average.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
             "progress": asdict(self.progress),
             "total_steps": total_steps,
             "seed": self.seed,
+            "arithmetic": arithmetic(self.device),
         }
-        save_checkpoint(self.folder / name, content)
+        return self.last.save(self.progress.step, content)
 
-    def restore(self) -> int:
-        """Takes up the run where its last checkpoint left it; gives its total_steps."""
-        content = load_checkpoint(self.folder / LAST)
+    def restore(self) -> Restored:
+        """Takes up the run where its newest whole checkpoint left it. Raises TrainingError where there is none."""
+        content, damaged = self.last.newest()
         if content.get("seed") != self.seed:
-            raise TrainingError(f"{self.folder / LAST}: was made with seed {content.get('seed')}, not {self.seed}")
+            raise TrainingError(f"{self.folder}: its checkpoints are of seed {content.get('seed')}, not {self.seed}")
         self.network.load_state_dict(content["network"])
+        if self.average is not None:
+            self.average.load_state_dict(content["average"])
         self.optimizer.load_state_dict(content["optimizer"])
         self.scaler.load_state_dict(content["scaler"])
-        self.progress = Progress(**content["progress"])
-        return int(content["total_steps"])
+        progress = content["progress"]
+        self.progress = Progress(**{**progress, "scores": tuple(progress["scores"])})
+        now, then = arithmetic(self.device), content["arithmetic"]
+        changed = [f"{name} {then.get(name)} -> {value}" for name, value in now.items() if then.get(name) != value]
+        notes = [f"{path.name} is damaged; the checkpoint before it is used" for path in damaged]
+        if changed:
+            notes.append(f"{', '.join(changed)}: the same bits as without a stop are not promised")
+        return Restored(int(content["total_steps"]), notes)
 
     def chosen_weights(self) -> dict[str, torch.Tensor]:
         """The weights that become the model: the last, or the best validated (the last, where none was validated)."""
         if self.settings.keep == "best" and self.progress.best_step is not None:
-            return dict(load_checkpoint(self.folder / BEST)["network"])
-        return {key: value.detach().cpu() for key, value in self.network.state_dict().items()}
+            return dict(self.best.newest().content["network"])
+        return {key: value.detach().cpu().contiguous() for key, value in self.scored.state_dict().items()}
+
+
+def _lay_out(network: nn.Module, layout: torch.memory_format) -> None:
+    """Has the weights of convolutions lie in memory as the images do."""
+    rank = {torch.channels_last: 4, torch.channels_last_3d: 5}[layout]
+    for weights in network.parameters():
+        if weights.ndim == rank:
+            weights.data = weights.data.contiguous(memory_format=layout)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import re
 from pathlib import Path
@@ -14,7 +15,7 @@ from torch import nn
 
 from medseg.errors import ConfigError, TrainingError
 from medseg.extras import ZOO
-from medseg.training.checkpoint import load_checkpoint
+from medseg.training.checkpoint import Checkpoints
 
 needs_zoo = pytest.mark.skipif(not ZOO.is_installed(), reason="needs the extra 'zoo'")
 slow = pytest.mark.slow
@@ -203,11 +204,13 @@ def test_damaged_weights_are_refused_and_never_crash(tmp_path: Path, form: str) 
 @pytest.mark.parametrize("form", ["zip", "legacy"])
 def test_damaged_checkpoints_are_refused_and_never_crash(tmp_path: Path, form: str) -> None:
     whole, chance, refused = _file(form), np.random.default_rng(0), 0
-    path = tmp_path / "last.pt"
     for _ in range(400):
-        path.write_bytes(_damaged(whole, chance))
+        data = _damaged(whole, chance)
+        path = tmp_path / f"last-00000001-{hashlib.sha256(data).hexdigest()[:16]}.pt"  # as if written so
+        path.write_bytes(data)
         try:
-            load_checkpoint(path)
+            Checkpoints(tmp_path, "last", 1).newest()
         except TrainingError:
             refused += 1
+        path.unlink()
     assert refused > 300

@@ -106,7 +106,7 @@ def test_ctrl_c_ends_the_training_and_keeps_what_is_done(home: Path, tmp_path: P
             [*command, "--output", str(tmp_path / "out")], cwd=home, env=here, stdout=log, stderr=log
         )
     deadline = time.monotonic() + 180
-    while not list((tmp_path / "out").glob("runs/*/*/checkpoints/last.pt")) and time.monotonic() < deadline:
+    while not list((tmp_path / "out").glob("runs/*/*/checkpoints/last-*.pt")) and time.monotonic() < deadline:
         assert running.poll() is None, (tmp_path / "log").read_text()
         time.sleep(0.1)
     running.send_signal(signal.SIGINT)

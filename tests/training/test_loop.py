@@ -18,8 +18,9 @@ from medseg.errors import TrainingError, WriteError
 from medseg.losses import DiceCEConfig, build_loss
 from medseg.networks import UNetConfig
 from medseg.reproducibility import weights_digest
-from medseg.training.loop import BEST, LAST, Training
-from medseg.training.settings import SGD, TrainingSettings
+from medseg.training.loop import Training
+from medseg.training.optimizers import SGD
+from medseg.training.settings import TrainingSettings
 
 SMALL = UNetConfig(channels=(4, 8), dropout=0.2)  # dropout, so that the network draws random numbers too
 
@@ -31,6 +32,7 @@ class Heard:
         self.losses: list[float] = []
         self.rates: list[float] = []
         self.scores: list[tuple[int, float]] = []
+        self.warnings: list[str] = []
 
     def stepped(self, step: int, total: int, values: Mapping[str, float]) -> None:
         self.losses.append(values["loss"])
@@ -38,6 +40,9 @@ class Heard:
 
     def validated(self, step: int, scores: Mapping[str, float]) -> None:
         self.scores.append((step, scores["score"]))
+
+    def warned(self, message: str) -> None:
+        self.warnings.append(message)
 
 
 @pytest.fixture(scope="module")
@@ -81,10 +86,10 @@ def test_a_stopped_run_resumes_as_the_very_same_run(patches: Patches, tmp_path: 
     for step, batch in zip(remaining, first._batches(remaining), strict=True):
         first._step(step, 6, batch)
     first.progress = type(first.progress)(step=stop)
-    first.save(LAST, 6)
+    first.save(6)
     second = training(patches, tmp_path / "parts")
     torch.manual_seed(999)  # what the process did before must not matter
-    assert second.restore() == 6
+    assert second.restore() == (6, [])
     assert digest_after(second) == whole
 
 
@@ -138,7 +143,7 @@ def test_patience_stops_and_the_best_weights_are_kept(patches: Patches, tmp_path
     progress = run.run(20, heard)
     assert [score for _, score in heard.scores] == [0.5, 0.7, 0.6, 0.6]
     assert (progress.step, progress.best_step) == (4, 2)
-    kept = torch.load(tmp_path / BEST, weights_only=True)["network"]
+    kept = run.best.newest().content["network"]
     assert weights_digest(run.chosen_weights()) == weights_digest(kept)
     assert weights_digest(run.chosen_weights()) != weights_digest(run.network.state_dict())
 
@@ -151,27 +156,127 @@ def test_a_loss_that_is_no_number_stops_with_the_cases(patches: Patches, tmp_pat
         run.run(1, Heard())
 
 
-def test_a_damaged_checkpoint_is_refused(patches: Patches, tmp_path: Path) -> None:
+def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(patches: Patches, tmp_path: Path) -> None:
+    whole = digest_after(training(patches, tmp_path / "whole"))
+    run = training(patches, tmp_path / "parts", checkpoint_steps=4)
+    run.run(6, Heard())
+    newest, before = run.last.files()
+    assert (newest.name[:13], before.name[:13]) == ("last-00000006", "last-00000004")
+    newest.write_bytes(newest.read_bytes()[:-1] + b"x")
+    resumed = training(patches, tmp_path / "parts")
+    assert resumed.restore() == (6, [f"{newest.name} is damaged; the checkpoint before it is used"])
+    assert resumed.progress.step == 4
+    assert digest_after(resumed) == whole
+    assert newest.exists()  # written anew
+
+
+def test_a_run_without_a_whole_checkpoint_cannot_go_on(patches: Patches, tmp_path: Path) -> None:
     run = training(patches, tmp_path)
-    run.save(LAST, 6)
-    content = (tmp_path / LAST).read_bytes()
-    (tmp_path / LAST).write_bytes(content[: len(content) // 2])
-    with pytest.raises(TrainingError, match="damaged"):
+    with pytest.raises(TrainingError, match=r"holds no whole checkpoint; start a new run"):
         run.restore()
+    run.save(6).write_bytes(b"")
+    with pytest.raises(TrainingError, match=r"holds no whole checkpoint \(last-00000000-\w+\.pt damaged\)"):
+        run.restore()
+
+
+def test_another_machine_is_named_when_a_run_goes_on(
+    patches: Patches, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    training(patches, tmp_path).save(6)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 97)
+    (note,) = training(patches, tmp_path).restore().notes
+    assert note.endswith("-> 97: the same bits as without a stop are not promised")
+
+
+def fail_with_a_full_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
 
 
 def test_a_full_disk_while_saving_keeps_the_checkpoint_before(
     patches: Patches, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = training(patches, tmp_path)
-    run.save(LAST, 6)
-    before = (tmp_path / LAST).read_bytes()
-
-    def full(descriptor: int) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(os, "fsync", full)
+    path = run.save(6)
+    before = path.read_bytes()
+    fail_with_a_full_disk(monkeypatch)
+    run.progress = type(run.progress)(step=1)
     with pytest.raises(WriteError, match="No space left"):
-        run.save(LAST, 6)
-    assert (tmp_path / LAST).read_bytes() == before
-    assert [path.name for path in tmp_path.iterdir()] == [LAST]
+        run.save(6)
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_disk_that_is_full_for_a_while_ends_no_run(
+    patches: Patches, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Filling(Heard):
+        """Fills the disk at the third step and empties it at the fifth."""
+
+        def stepped(self, step: int, total: int, values: Mapping[str, float]) -> None:
+            if step == 3:
+                fail_with_a_full_disk(monkeypatch)
+            if step == 5:
+                monkeypatch.undo()
+
+    heard = Filling()
+    run = training(patches, tmp_path, checkpoint_steps=1)
+    run.run(6, heard)
+    assert [text.partition(":")[0] for text in heard.warnings] == ["no checkpoint at step 3", "no checkpoint at step 4"]
+    assert all("No space left" in text for text in heard.warnings)
+    assert [path.name[:13] for path in run.last.files()] == ["last-00000006", "last-00000005"]
+
+
+def test_the_average_follows_the_weights_by_the_formula(patches: Patches, tmp_path: Path) -> None:
+    plain = training(patches, tmp_path / "plain", checkpoint_steps=1, checkpoints_kept=10)
+    plain.run(5, Heard())
+    states = [torch.load(path, weights_only=True)["network"] for path in reversed(plain.last.files())]
+    expected = {name: value.double() for name, value in states[0].items()}
+    for step, state in enumerate(states[1:], start=1):
+        kept = min(0.3, (1 + step) / (10 + step))
+        expected = {name: kept * value + (1 - kept) * state[name].double() for name, value in expected.items()}
+    averaged = training(patches, tmp_path / "averaged", ema=0.3)
+    assert digest_after(averaged, 5) == weights_digest(plain.network.state_dict())  # it changes nothing in training
+    chosen = averaged.chosen_weights()
+    assert all(torch.allclose(chosen[name].double(), value, atol=1e-6) for name, value in expected.items())
+    resumed = training(patches, tmp_path / "averaged", ema=0.3)
+    resumed.restore()
+    assert weights_digest(resumed.chosen_weights()) == weights_digest(chosen)
+
+
+def test_the_average_is_what_is_validated_and_timing_leaves_it_alone(patches: Patches, tmp_path: Path) -> None:
+    seen: list[str] = []
+
+    def validate(network: torch.nn.Module) -> dict[str, float]:
+        seen.append(weights_digest(network.state_dict()))
+        return {"score": 1.0}
+
+    run = training(patches, tmp_path, validate, ema=0.9, validate_every_epochs=1, batch_size=5, keep="best")
+    run.time_a_step()
+    run.run(1, Heard())
+    assert seen == [weights_digest(run.chosen_weights())]
+    timeless = training(patches, tmp_path / "timeless", ema=0.9, batch_size=5)
+    timeless.run(1, Heard())
+    assert weights_digest(timeless.chosen_weights()) == seen[0]
+
+
+def test_memory_layout_changes_no_result_beyond_rounding(patches: Patches, tmp_path: Path) -> None:
+    def weights(**settings: object) -> torch.Tensor:
+        run = training(patches, tmp_path, precision="fp32", **settings)
+        run.run(3, Heard())
+        return torch.cat([value.flatten() for value in run.chosen_weights().values()])
+
+    last = training(patches, tmp_path, channels_last=True)
+    kernels = [value for value in last.network.parameters() if value.ndim == 5 and value.shape[1] > 1]
+    assert any(value.is_contiguous(memory_format=torch.channels_last_3d) for value in kernels)
+    assert torch.allclose(weights(), weights(channels_last=True), atol=1e-4)
+
+
+def test_the_rate_falls_where_validations_stop_improving(patches: Patches, tmp_path: Path) -> None:
+    scores = iter([0.5, 0.4, 0.4, 0.6, 0.6, 0.6])
+    schedule = {"name": "plateau", "patience": 2, "fall": 0.5}
+    heard, plan = Heard(), {"validate_every_epochs": 1, "batch_size": 5, "schedule": schedule}
+    training(patches, tmp_path, lambda network: {"score": next(scores)}, **plan).run(6, heard)
+    assert np.allclose(np.array(heard.rates) / heard.rates[0], [1, 1, 1, 0.5, 0.5, 0.5])

@@ -18,7 +18,7 @@ from medseg.data.preprocessing import Preprocessing, prepare
 from medseg.losses import LOSSES, LossConfig, SumConfig, VoxelCounts, build_loss, count_voxels
 from medseg.networks import UNetConfig
 from medseg.reproducibility import weights_digest
-from medseg.training.loop import LAST, Training
+from medseg.training.loop import Training
 from medseg.training.settings import TrainingSettings
 
 RAMPING: dict[str, Any] = {
@@ -40,6 +40,9 @@ class Heard:
         self.losses.append(values["loss"])
 
     def validated(self, step: int, scores: Mapping[str, float]) -> None:
+        """Nothing to remember."""
+
+    def warned(self, message: str) -> None:
         """Nothing to remember."""
 
 
@@ -98,7 +101,7 @@ def test_a_run_with_ramps_and_counts_resumes_as_the_very_same_run(patches: Patch
     for step, batch in zip(steps, first._batches(steps), strict=True):
         first._step(step, 4, batch)
     first.progress = type(first.progress)(step=2)
-    first.save(LAST, 4)
+    first.save(4)
     second = training(patches, tmp_path / "parts", config)
-    second.run(second.restore(), Heard())
+    second.run(second.restore().total_steps, Heard())
     assert weights_digest(second.network.state_dict()) == weights_digest(whole.network.state_dict())
