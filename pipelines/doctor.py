@@ -102,6 +102,11 @@ def _space() -> Iterator[Finding]:
     free = shutil.disk_usage(Path.cwd()).free / 2**30
     few = free < LEAST_FREE_GIB
     yield Finding("disk here", "note" if few else "ok", f"{free:.1f} GiB free", "free some space" if few else "")
+    from pipelines.study import LIMIT_VARIABLE, cache_folder
+
+    folder = cache_folder()
+    used = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) / 1e9
+    yield Finding("cache", "ok", f"{used:.1f} GB in {folder}, prepared cases up to ${LIMIT_VARIABLE} (100)")
     if "SC_AVPHYS_PAGES" in os.sysconf_names:
         memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30
         state: Literal["ok", "note"] = "ok" if memory >= LEAST_MEMORY_GIB else "note"

@@ -12,7 +12,7 @@ from medseg.data.cases import read_case
 from medseg.data.dataset import Case
 from medseg.data.download import open_manifest
 from medseg.data.manifest import Manifest
-from medseg.errors import ManifestError
+from medseg.errors import ConfigError, ManifestError
 from medseg.experiment import ExperimentConfig, changed, check_against
 from medseg.labels import LabelSet
 from medseg.tracking.names import flat
@@ -24,12 +24,15 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
+    from medseg.data.cache import Cache
     from medseg.data.loaders import TrainingCase
+    from medseg.data.prepared_cases import PreparedCases
     from medseg.losses import LossConfig
     from medseg.training.loop import Training
     from medseg.training.validation import Validation
 
-CACHE_VARIABLE = "MEDSEG_CACHE"
+CACHE_VARIABLE, LIMIT_VARIABLE = "MEDSEG_CACHE", "MEDSEG_CACHE_GB"
+_LIMIT_GB = 100.0
 
 
 @dataclass(frozen=True)
@@ -51,8 +54,20 @@ class Study:
 
 
 def cache_folder() -> Path:
-    """Where fetched data sets are kept: $MEDSEG_CACHE, or .cache/medseg in the home folder."""
+    """Where fetched and prepared data are kept: $MEDSEG_CACHE, or .cache/medseg in the home folder."""
     return Path(os.environ.get(CACHE_VARIABLE) or Path.home() / ".cache" / "medseg")
+
+
+def case_cache() -> Cache:
+    """The cache of prepared cases, no larger than $MEDSEG_CACHE_GB. Raises ConfigError where that is no number."""
+    from medseg.data.cache import Cache
+
+    limit = os.environ.get(LIMIT_VARIABLE) or str(_LIMIT_GB)
+    try:
+        limit_bytes = int(float(limit) * 1e9)
+    except (ValueError, OverflowError) as error:
+        raise ConfigError(f"{LIMIT_VARIABLE}={limit!r} is no number of gigabytes; give one, such as 100") from error
+    return Cache(cache_folder() / "prepared", limit_bytes)
 
 
 def open_study(experiment: ExperimentConfig, data_root: Path | None, folder: Path | None = None) -> Study:
@@ -110,18 +125,16 @@ def build_training(
     )
 
 
-def _prepared(study: Study, console: Console) -> list[TrainingCase]:
-    """The training cases, in memory: image float32 and label int32."""
-    from medseg.data.loaders import training_case
-    from medseg.data.preprocessing import prepare
+def _prepared(study: Study, console: Console) -> PreparedCases:
+    """The training cases, in the cache: what it does not hold is read and prepared on all cores."""
+    from medseg.data.prepared_cases import prepared_cases
+    from medseg.devices import usable_cores
 
-    labels, cases = study.manifest.dataset.labels, []
+    settings, workers = study.experiment.preprocessing, min(usable_cores(), len(study.training))
     with console.progress(len(study.training), "preparing cases") as steps:
-        for case in study.training:
-            case_id, image, label = study.read(case)
-            cases.append(training_case(case_id, prepare(image, study.experiment.preprocessing, label), labels))
-            steps.advance(1)
-    return cases
+        return prepared_cases(
+            study.manifest, study.training, study.root, settings, case_cache(), workers, done=steps.advance
+        )
 
 
 def _weighed(loss: LossConfig, cases: Sequence[TrainingCase], labels: LabelSet, console: Console) -> LossConfig:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,15 @@ for name, value in SURROUNDINGS.items():  # as the command does, before torch, M
     os.environ.setdefault(name, value)
 
 DATA_VARIABLE = "MEDSEG_TEST_DATA"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cache_of_the_tests(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Prepared cases go to a folder of this session, for the programs that tests start, too."""
+    with pytest.MonkeyPatch.context() as patch:
+        folder = tmp_path_factory.mktemp("cache")
+        patch.setenv("MEDSEG_CACHE", str(folder))
+        yield folder
 
 
 @pytest.fixture(scope="session")

@@ -24,12 +24,13 @@ _POSITIONS_KEPT = 10_000  # per label and case, enough to draw patches from
 
 @dataclass(frozen=True, eq=False)
 class TrainingCase:
-    """A prepared case in memory: image `(C, *S)` float32, label `(1 or S, *S)`, and where each label lies."""
+    """A prepared case: image `(C, *S)` float32, label `(1 or S, *S)`, where each label lies, what pads the image."""
 
     case_id: str
     image: torch.Tensor
     label: torch.Tensor
     positions: list[np.ndarray]
+    fill: float
 
 
 def training_case(case_id: str, prepared: Prepared, labels: LabelSet) -> TrainingCase:
@@ -39,7 +40,8 @@ def training_case(case_id: str, prepared: Prepared, labels: LabelSet) -> Trainin
     array = prepared.label if not labels.is_exclusive else prepared.label[0]
     positions = [_positions(labels.mask(array, name)) for name in labels.names]
     label = torch.from_numpy(prepared.label.astype(np.int32))
-    return TrainingCase(case_id, torch.from_numpy(prepared.image), label, positions)
+    image = torch.from_numpy(prepared.image)
+    return TrainingCase(case_id, image, label, positions, float(image.min()))
 
 
 def _positions(mask: np.ndarray) -> np.ndarray:
@@ -98,14 +100,14 @@ class Patches(Dataset[dict[str, Any]]):
         self.change = Compose([step for config in augmentation for step in config.build(dims)])
 
     def __getitem__(self, draw: Draw) -> dict[str, Any]:
-        from medseg.data.monai_transforms import POSITIONS
+        from medseg.data.monai_transforms import FILL, POSITIONS
 
         case = self.cases[draw.case]
         with threads(1), plain_tensors():
             seed = seeded(self.seed, "patch", draw.epoch, draw.position) % 2**32
             self.crop.set_random_state(seed)
             self.change.set_random_state((seed + 1) % 2**32)
-            patch = self.crop({"image": case.image, "label": case.label, POSITIONS: case.positions})
+            patch = self.crop({"image": case.image, "label": case.label, POSITIONS: case.positions, FILL: case.fill})
             if self.patch.slice_axis is not None:
                 patch = {key: value.squeeze(self.patch.slice_axis + 1) for key, value in patch.items()}
             patch["label"] = patch["label"].float()
@@ -126,7 +128,7 @@ def plain_tensors() -> Iterator[None]:
         set_track_meta(before)
 
 
-def _leave_signals_to_the_parent(worker: int) -> None:
+def leave_signals_to_the_parent(worker: int) -> None:
     """Ctrl-C reaches every process of a terminal; the parent alone decides when work ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
@@ -139,6 +141,6 @@ def batches(patches: Patches, batch_size: int, steps: range, workers: int) -> Da
         batch_sampler=DrawOrder(len(patches.cases), batch_size, steps, patches.seed),
         num_workers=workers,
         pin_memory=torch.cuda.is_available(),
-        worker_init_fn=_leave_signals_to_the_parent,
+        worker_init_fn=leave_signals_to_the_parent,
         generator=torch.Generator(),  # its own, so that the network's random numbers stay untouched
     )

@@ -14,7 +14,7 @@ from medseg.data.intensity import IntensityConfig, Scale, measure_scales
 from medseg.errors import DataError
 
 SCALES = "intensity_scales"
-POSITIONS = "label_positions"
+POSITIONS, FILL = "label_positions", "fill"
 
 
 class MeasureScalesd(MapTransform):
@@ -45,7 +45,7 @@ class RandLabelCropd(RandomizableTransform, MapTransform):
     """Cuts a patch of `size`; a share of the draws is centred on a voxel of a label, drawn evenly among those present.
 
     Voxels are looked up in `data["label_positions"]`, one array `(N, dims)` a label: no label is searched twice.
-    An image smaller than the patch is padded first, evenly on both sides, with each image's own minimum and label 0.
+    An image smaller than the patch is padded first, evenly on both sides, with `data["fill"]` and label 0.
     """
 
     def __init__(self, keys: KeysCollection, size: Sequence[int], foreground_share: float) -> None:
@@ -68,12 +68,10 @@ class RandLabelCropd(RandomizableTransform, MapTransform):
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         case = dict(data)
-        positions = case.pop(POSITIONS)
+        positions, fill = case.pop(POSITIONS), case.pop(FILL)
         start = self.randomize(case[self.keys[0]].shape[1:], positions)
         for key in self.key_iterator(case):
-            is_padded = any(size > full for size, full in zip(self.size, case[key].shape[1:], strict=True))
-            fill = case[key].amin().item() if is_padded and key == "image" else 0.0
-            case[key] = cut(case[key], start, self.size, fill)
+            case[key] = cut(case[key], start, self.size, fill if key == "image" else 0.0)
         return case
 
 
