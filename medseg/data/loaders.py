@@ -90,7 +90,7 @@ class Patches(Dataset[dict[str, Any]]):
     def __init__(
         self, cases: Sequence[TrainingCase], patch: PatchSettings, augmentation: Sequence[AugmentationConfig], seed: int
     ) -> None:
-        from monai.transforms import Compose
+        from monai.transforms import Compose, Randomizable
 
         from medseg.data.monai_transforms import RandLabelCropd
 
@@ -98,15 +98,17 @@ class Patches(Dataset[dict[str, Any]]):
         self.cases, self.patch, self.seed = cases, patch, seed
         self.crop = RandLabelCropd(["image", "label"], patch.box, patch.foreground_share)
         self.change = Compose([step for config in augmentation for step in config.build(dims)])
+        self.chance = np.random.RandomState()  # of all steps, so that a patch needs to be seeded once
+        for step in [self.crop, *self.change.transforms]:
+            if isinstance(step, Randomizable):
+                step.set_random_state(state=self.chance)
 
     def __getitem__(self, draw: Draw) -> dict[str, Any]:
         from medseg.data.monai_transforms import FILL, POSITIONS
 
         case = self.cases[draw.case]
         with threads(1), plain_tensors():
-            seed = seeded(self.seed, "patch", draw.epoch, draw.position) % 2**32
-            self.crop.set_random_state(seed)
-            self.change.set_random_state((seed + 1) % 2**32)
+            self.chance.seed(seeded(self.seed, "patch", draw.epoch, draw.position) % 2**32)
             patch = self.crop({"image": case.image, "label": case.label, POSITIONS: case.positions, FILL: case.fill})
             if self.patch.slice_axis is not None:
                 patch = {key: value.squeeze(self.patch.slice_axis + 1) for key, value in patch.items()}

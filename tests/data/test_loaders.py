@@ -1,11 +1,14 @@
 """Batches depend on (seed, epoch, position) alone."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
-from medseg.data.augmentation import Affine, Noise
-from medseg.data.loaders import DrawOrder, Patches, TrainingCase, batches, training_case
+from medseg.config import validate
+from medseg.data.augmentation import AUGMENTATIONS, Affine, Noise
+from medseg.data.loaders import Draw, DrawOrder, Patches, TrainingCase, batches, training_case
 from medseg.data.monai_transforms import cut
 from medseg.data.patches import PatchSettings
 from medseg.data.preprocessing import Prepared
@@ -53,6 +56,22 @@ def test_any_number_of_workers_gives_the_same_batches() -> None:
     assert torch.equal(alone, stream(1, range(4)))
     assert torch.equal(alone, stream(2, range(4)))
     assert not torch.equal(alone, stream(0, range(4), seed=1))
+
+
+@pytest.mark.parametrize("name", AUGMENTATIONS.names())
+def test_a_patch_depends_on_its_draw_and_not_on_those_before(name: str) -> None:
+    config = validate(AUGMENTATIONS[name], {"name": name, "probability": 1.0}, name)
+    cases = [case(number) for number in range(2)]
+    if name == "colour":
+        cases = [replace(one, image=one.image.repeat(3, 1, 1, 1)) for one in cases]
+
+    def drawn(draws: list[Draw]) -> torch.Tensor:
+        patches = Patches(cases, PatchSettings(size=(8, 8, 8)), [config], seed=5)
+        return [patches[draw]["image"] for draw in draws][-1]
+
+    first, second = Draw(0, 0, 0), Draw(0, 1, 1)
+    assert torch.equal(drawn([second]), drawn([first, second]))
+    assert not torch.equal(drawn([second]), drawn([Draw(1, 1, 1)]))
 
 
 def test_loading_leaves_the_networks_random_numbers_alone() -> None:
