@@ -164,28 +164,21 @@ def check_against(config: ExperimentConfig, manifest: Manifest) -> None:
 
 
 def check_laterality(config: ExperimentConfig, labels: LabelSet) -> None:
-    """A mirrored left kidney is no left kidney: labels with a pair exclude flips from left to right.
+    """A mirrored left kidney is a right one: where labels have pairs, flips must know which axis runs left to right.
 
-    That axis follows from `preprocessing.orientation`; where the file's own axes are kept, it may be any.
-    Raises ConfigError.
+    That axis follows from `preprocessing.orientation`; where the file's own axes are kept, it may be any. Raises
+    ConfigError for a flip along an axis that may be it.
     """
-    paired = [label.name for label in labels.labels if label.pair is not None]
-    if not paired:
+    if not labels.has_pairs or config.preprocessing.left_right_axis(len(config.patch.box)) is not None:
         return
-    sides = _left_right_axes(config)
+    paired = next(label.name for label in labels.labels if label.pair is not None)
+    sides = {0} if len(config.patch.box) == 2 else {0, 1, 2}
     of_patch = [axis for axis in range(len(config.patch.box)) if axis != config.patch.slice_axis]
     flips = [step for step in config.augmentation if step.name == "flip"]
     mirrored = [of_patch[axis] for step in flips for axis in getattr(step, "axes", ())]
     for where, axes in (("augmentation 'flip'", mirrored), ("inference.flips", config.inference.flips)):
         if sides & set(axes):
+            fix = "" if len(config.patch.box) == 2 else ", or set preprocessing.orientation"
             raise ConfigError(
-                f"{where} may mirror left and right, which turns {paired[0]!r} into its pair; leave that axis out"
+                f"{where} may mirror left and right, which turns {paired!r} into its pair; leave that axis out{fix}"
             )
-
-
-def _left_right_axes(config: ExperimentConfig) -> set[int]:
-    """The axes of a prepared case that may run from left to right."""
-    if len(config.patch.box) == 2:
-        return {0}
-    orientation = config.preprocessing.orientation
-    return {0, 1, 2} if orientation is None else {axis for axis in range(3) if orientation[axis] in "LR"}

@@ -66,6 +66,10 @@ class LabelSet(Settings):
         strangers += [label.pair for label in self.labels if label.pair is not None and label.pair not in names]
         if strangers:
             raise ValueError(f"{', '.join(strangers)} is no label; known: {', '.join(names)}")
+        of = {label.name: label.pair for label in self.labels}
+        lone = [f"{name!r} names {pair!r}" for name, pair in of.items() if pair is not None and of[pair] != name]
+        if lone:
+            raise ValueError(f"pairs go both ways, but {lone[0]}, which does not name it; correct `pair`")
         return self
 
     @property
@@ -86,6 +90,18 @@ class LabelSet(Settings):
     def channels(self) -> int:
         """K, the number of outputs that a network needs."""
         return len(self.labels) + (1 if self.is_exclusive else 0)
+
+    @property
+    def has_pairs(self) -> bool:
+        """Whether a mirror from left to right turns some label into another."""
+        return any(label.pair is not None for label in self.labels)
+
+    @property
+    def mirrored(self) -> list[int]:
+        """For each network output, the one that takes its place where left and right are exchanged."""
+        names = self.names
+        pairs = [names.index(label.pair or label.name) for label in self.labels]
+        return [0, *(pair + 1 for pair in pairs)] if self.is_exclusive else pairs
 
     @property
     def foreground(self) -> slice:
@@ -121,6 +137,19 @@ class LabelSet(Settings):
         if not self.is_exclusive:
             return label_b1s.float()
         return (label_b1s == self._values_like(label_b1s)).float()
+
+    def without_pairs(self) -> LabelSet:
+        """The same labels, none of which a mirror turns into another."""
+        return self.model_copy(update={"labels": tuple(one.model_copy(update={"pair": None}) for one in self.labels)})
+
+    def exchanged(self, label_1s: torch.Tensor) -> torch.Tensor:
+        """`(1, *S)` values or `(S, *S)` booleans with each label as its pair, as a mirror from left to right asks."""
+        if not self.is_exclusive:
+            return label_1s[self.mirrored]
+        result = label_1s.clone()
+        for value, index in zip(self.values, self.mirrored, strict=True):
+            result[label_1s == value] = self.values[index]
+        return result
 
     def counted(self, label_b1s: torch.Tensor) -> torch.Tensor | None:
         """Where voxels count, bool `(B, 1, *S)`, or None where all do."""

@@ -98,6 +98,7 @@ def build_training(
     """
     import torch
 
+    from medseg.data.laterality import laterality
     from medseg.data.loaders import Patches
     from medseg.devices import be_deterministic
     from medseg.losses import build_loss
@@ -117,7 +118,13 @@ def build_training(
     return Training(
         network=network,
         loss=build_loss(_weighed(config.loss, cases, labels, console), labels),
-        patches=Patches(cases, config.patch, config.augmentation, config.seed),
+        patches=Patches(
+            cases,
+            config.patch,
+            config.augmentation,
+            config.seed,
+            laterality(config.preprocessing, config.patch, labels),
+        ),
         settings=config.training,
         device=device,
         folder=folder / "checkpoints",

@@ -60,10 +60,13 @@ def test_reading_a_config_imports_neither_torch_nor_monai() -> None:
         ({"augmentation": [{"name": "flip", "axes": [3]}]}, ["flip", "axes [3]"]),
         ({"inference": {"flips": [3]}}, ["inference.flips [3]"]),
         ({"inference": {"flips": [-1]}}, ["inference.flips.0", "-1"]),  # would turn the classes around
-        ({"augmentation": [{"name": "flip", "axes": [-1]}]}, ["flip.axes.0", "-1"]),
+        ({"augmentation": [{"name": "flip", "axes": [-1]}]}, ["augmentation.0.axes.0", "-1"]),
         ({"augmentation": [{"name": "rotate90"}], "patch": {"size": [16, 24, 16]}}, ["rotate90", "[0, 1]", "square"]),
-        ({"augmentation": [{"name": "resized_crop", "share": [0.5, 1.5]}]}, ["resized_crop.share", "1.5"]),
-        ({"augmentation": [{"name": "gamma", "power": [1.5, 0.7]}]}, ["gamma.power", "[1.5, 0.7]", "lower end first"]),
+        ({"augmentation": [{"name": "resized_crop", "share": [0.5, 1.5]}]}, ["augmentation.0.share.1", "1.5"]),
+        (
+            {"augmentation": [{"name": "gamma", "power": [1.5, 0.7]}]},
+            ["augmentation.0.power", "[1.5, 0.7]", "lower end first"],
+        ),
         ({"preprocessing": {"spacing_mm": [1, 1]}}, ["preprocessing.spacing_mm [1.0, 1.0]", "3 numbers"]),
         (
             {"data": {"fold": None}, "training": {"keep": "best", "validate_every_epochs": 1}},
@@ -125,9 +128,9 @@ def test_a_fold_that_is_not_in_the_manifest_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("orientation", "axis", "is_refused"),
-    [("RAS", 0, True), ("RAS", 1, False), ("AIL", 2, True), ("AIL", 0, False), (None, 1, True)],
+    [("RAS", 0, False), ("RAS", 1, False), ("AIL", 2, False), (None, 1, True), (None, 0, True)],
 )
-def test_paired_labels_refuse_flips_from_left_to_right(
+def test_paired_labels_refuse_flips_where_left_and_right_are_not_known(
     tmp_path: Path, orientation: str | None, axis: int, is_refused: bool
 ) -> None:
     pair = LabelSet(labels=(Label(name="left", value=1, pair="right"), Label(name="right", value=2, pair="left")))

@@ -44,15 +44,15 @@ class AugmentationConfig(NamedSettings):
 
 
 class Flip(AugmentationConfig):
-    """Mirrors along each listed axis, each with its own draw."""
+    """Mirrors along each listed axis, each with its own draw; from left to right, a label becomes its pair."""
 
     name: Literal["flip"] = "flip"
     axes: tuple[Axis, ...] = (0,)
 
     def build(self, dims: int) -> list[Any]:
-        from monai.transforms import RandFlipd
+        from medseg.data.monai_transforms import RandMirrord
 
-        return [RandFlipd(_BOTH, prob=self.probability, spatial_axis=axis) for axis in self.axes]
+        return [RandMirrord(_BOTH, self.probability, axis) for axis in self.axes]
 
 
 class Rotate90(AugmentationConfig):

@@ -13,6 +13,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from medseg.data.augmentation import AugmentationConfig
+from medseg.data.laterality import Laterality
 from medseg.data.patches import PatchSettings
 from medseg.data.preprocessing import Prepared
 from medseg.devices import threads
@@ -88,14 +89,19 @@ class Patches(Dataset[dict[str, Any]]):
     """Draw -> `{"image": (C, *S), "label": (1 or S, *S), "case_id": str}`."""
 
     def __init__(
-        self, cases: Sequence[TrainingCase], patch: PatchSettings, augmentation: Sequence[AugmentationConfig], seed: int
+        self,
+        cases: Sequence[TrainingCase],
+        patch: PatchSettings,
+        augmentation: Sequence[AugmentationConfig],
+        seed: int,
+        laterality: Laterality | None = None,
     ) -> None:
         from monai.transforms import Compose, Randomizable
 
         from medseg.data.monai_transforms import RandLabelCropd
 
         dims = len(patch.size)
-        self.cases, self.patch, self.seed = cases, patch, seed
+        self.cases, self.patch, self.seed, self.laterality = cases, patch, seed, laterality
         self.crop = RandLabelCropd(["image", "label"], patch.box, patch.foreground_share)
         self.change = Compose([step for config in augmentation for step in config.build(dims)])
         self.chance = np.random.RandomState()  # of all steps, so that a patch needs to be seeded once
@@ -104,7 +110,7 @@ class Patches(Dataset[dict[str, Any]]):
                 step.set_random_state(state=self.chance)
 
     def __getitem__(self, draw: Draw) -> dict[str, Any]:
-        from medseg.data.monai_transforms import FILL, POSITIONS
+        from medseg.data.monai_transforms import FILL, LATERALITY, POSITIONS
 
         case = self.cases[draw.case]
         with threads(1), plain_tensors():
@@ -113,7 +119,7 @@ class Patches(Dataset[dict[str, Any]]):
             if self.patch.slice_axis is not None:
                 patch = {key: value.squeeze(self.patch.slice_axis + 1) for key, value in patch.items()}
             patch["label"] = patch["label"].float()
-            patch = self.change(patch)
+            patch = self.change({**patch, LATERALITY: self.laterality})
         return {"image": patch["image"].float(), "label": patch["label"], "case_id": case.case_id}
 
 

@@ -11,10 +11,11 @@ from monai.config import KeysCollection
 from monai.transforms import MapTransform, RandomizableTransform
 
 from medseg.data.intensity import IntensityConfig, Scale, measure_scales
+from medseg.data.laterality import Laterality
 from medseg.errors import DataError
 
 SCALES = "intensity_scales"
-POSITIONS, FILL = "label_positions", "fill"
+POSITIONS, FILL, LATERALITY = "label_positions", "fill", "laterality"
 
 
 class MeasureScalesd(MapTransform):
@@ -86,6 +87,27 @@ def cut(array: torch.Tensor, start: Sequence[int], size: Sequence[int], fill: fl
         return block.clone()
     margins = [margin for pair in reversed(list(zip(before, after, strict=True))) for margin in pair]
     return torch.nn.functional.pad(block, margins, value=fill)
+
+
+class RandMirrord(RandomizableTransform, MapTransform):
+    """Flips an axis; where `data["laterality"]` says that it runs between left and right, a label becomes its pair."""
+
+    def __init__(self, keys: KeysCollection, prob: float, axis: int) -> None:
+        MapTransform.__init__(self, keys)
+        RandomizableTransform.__init__(self, prob)
+        self.axis = axis
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        case = dict(data)
+        self.randomize(None)
+        if not self._do_transform:
+            return case
+        for key in self.key_iterator(case):
+            case[key] = case[key].flip(self.axis + 1)
+        laterality: Laterality | None = case.get(LATERALITY)
+        if laterality is not None and laterality.axis == self.axis and "label" in case:
+            case["label"] = laterality.labels.exchanged(case["label"])
+        return case
 
 
 class RandResizedCropd(RandomizableTransform, MapTransform):

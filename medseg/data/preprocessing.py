@@ -48,6 +48,15 @@ class Preprocessing(Settings):
             raise ValueError(f"{list(value)} is no spacing; give 2 or 3 sizes above 0 mm")
         return value
 
+    def left_right_axis(self, dims: int) -> int | None:
+        """The axis of a prepared case of so many dimensions that runs between left and right; None where it may be any.
+
+        On an oblique scan it is the axis nearest to that.
+        """
+        if dims != 3 or self.orientation is None:
+            return None
+        return next(axis for axis, letter in enumerate(self.orientation) if letter in "LR")
+
 
 _AXIS = {"R": "R", "L": "R", "A": "A", "P": "A", "S": "S", "I": "S"}
 

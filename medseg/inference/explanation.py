@@ -57,7 +57,12 @@ def explain(predictor: Predictor, volume: Volume, made_by: str | None = None) ->
     prepared = prepare(volume, predictor.preprocessing)
     reader = _MapReader(predictor.network)
     reading = Predictor(
-        reader, predictor.labels, predictor.preprocessing, predictor.patch, predictor.settings, predictor.device
+        reader,
+        predictor.labels.without_pairs(),
+        predictor.preprocessing,
+        predictor.patch,
+        predictor.settings,
+        predictor.device,
     )
     maps = reading.logits(prepared.image)
     provenance = replace(volume.provenance, made_by=made_by)

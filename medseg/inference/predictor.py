@@ -58,7 +58,10 @@ class Predictor:
         return Segmentation(array, volume.geometry, self.labels, provenance)
 
     def logits(self, image: np.ndarray) -> np.ndarray:
-        """A prepared image `(C, *S)` -> logits `(K, *S)` float32, averaged over windows and flips."""
+        """A prepared image `(C, *S)` -> logits `(K, *S)` float32, averaged over windows and flips.
+
+        What a left-right flip takes for the left one of a pair is the right one.
+        """
         was_training = self.network.training
         self.network.eval()
         padded, inner = _pad(image, self.patch.box)
@@ -66,9 +69,11 @@ class Predictor:
         with torch.inference_mode(), autocast(self.device, self.dtype):
             total = torch.zeros(())
             flips = _combinations(self.settings.flips)
+            mirror = self.preprocessing.left_right_axis(len(self.patch.box)) if self.labels.has_pairs else None
             for axes in flips:
                 spatial = [axis + 2 for axis in axes]
-                total = total + self._slide(batch.flip(spatial)).flip(spatial).float().cpu()
+                seen = self._slide(batch.flip(spatial)).flip(spatial)
+                total = total + (seen[:, self.labels.mirrored] if mirror in axes else seen).float().cpu()
         self.network.train(was_training)
         return (total / len(flips))[0][(slice(None), *inner)].numpy()
 
