@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 from collections.abc import Iterator
 from typing import Literal
 
@@ -66,6 +67,16 @@ def be_deterministic(device: torch.device) -> None:
     if device.type == "cuda":
         torch.use_deterministic_algorithms(True, warn_only=True)
         torch.backends.cudnn.benchmark = False
+
+
+def peak_memory_bytes(device: torch.device) -> int:
+    """The most memory so far: on CUDA what torch held there, on a CPU what was resident of this process."""
+    if device.type == "cuda":
+        return int(torch.cuda.max_memory_reserved(device))
+    import resource
+
+    unit = 1 if sys.platform == "darwin" else 1024  # getrusage(2)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 @contextlib.contextmanager

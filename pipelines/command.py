@@ -71,6 +71,7 @@ def train(
     assignments: Assignments = None,
     data_root: DataRoot = None,
     output: Annotated[Path, typer.Option(metavar="DIR", help="Folder of all runs.")] = Path("runs"),
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Stop after the forecast: time, memory, disk.")] = False,
     device: Device = "auto",
     as_json: Json = False,
     verbose: Verbose = False,
@@ -80,7 +81,7 @@ def train(
     def journey() -> object:
         from pipelines.train import train
 
-        return train(config=config, assignments=assignments or [], data_root=data_root, output=output, device=device)
+        return train(config, assignments or [], data_root, output, device, dry_run)
 
     perform(journey, as_json, verbose)
 

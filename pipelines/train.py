@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,15 +13,27 @@ from pipelines.locations import find_config
 from pipelines.process import STARTED_S
 
 if TYPE_CHECKING:
+    from medseg.training.budget import Forecast
     from medseg.training.loop import Training
 
 
-def train(config: str, assignments: list[str], data_root: Path | None, output: Path, device: str) -> dict[str, Any]:
-    """Trains from the beginning; all that it makes lies in a new folder below `output`."""
-    return train_experiment(read_experiment(find_config(config), assignments), data_root, output, device)
+_WORTH_TIMING = 100  # steps of a run below which the few that are timed would cost too large a share
 
 
-def train_experiment(experiment: ExperimentConfig, data_root: Path | None, output: Path, device: str) -> dict[str, Any]:
+def train(
+    config: str, assignments: list[str], data_root: Path | None, output: Path, device: str, dry_run: bool = False
+) -> dict[str, Any]:
+    """Trains from the beginning; all that it makes lies in a new folder below `output`.
+
+    A dry run ends before the first step, with the forecast, and writes nothing.
+    """
+    experiment = read_experiment(find_config(config), assignments)
+    return train_experiment(experiment, data_root, output, device, dry_run)
+
+
+def train_experiment(
+    experiment: ExperimentConfig, data_root: Path | None, output: Path, device: str, dry_run: bool = False
+) -> dict[str, Any]:
     """The same, for an experiment at hand."""
     from pipelines.locations import output_folder
     from pipelines.study import open_study
@@ -37,31 +50,41 @@ def train_experiment(experiment: ExperimentConfig, data_root: Path | None, outpu
 
     target = choose_device(device)
     study = with_threads(with_digests(study), experiment.training.threads or usable_cores())
-    run = Run.create(output_folder(output), study)
+    run = Run.create(output if dry_run else output_folder(output), study)
     training = build_training(study, run.folder, target, console, pretrained=True)
-    total_steps = _length(training, experiment, console)
+    is_worth_it = dry_run or (experiment.training.total_steps or _WORTH_TIMING) >= _WORTH_TIMING
+    forecast = _forecast(training, experiment, console) if is_worth_it else None
+    if dry_run and forecast is not None:
+        return asdict(forecast)
+    total_steps = forecast.total_steps if forecast is not None else experiment.training.total_steps
+    assert total_steps is not None
     run.begin()  # from here on there is something to keep
     return run.carry_out(study, training, total_steps, console)
 
 
-def _length(training: Training, experiment: ExperimentConfig, console: Console) -> int:
-    """The number of steps: as configured, or as many as fit in `max_minutes` by a few timed ones."""
-    from medseg.training.budget import Costs, steps_within
+def _forecast(training: Training, experiment: ExperimentConfig, console: Console) -> Forecast:
+    """What the run will need, told; its steps are those configured, or as many as fit in `max_minutes`."""
+    from medseg.training.budget import Costs, Forecast, steps_within
 
     settings = experiment.training
-    if settings.total_steps is not None:
-        return settings.total_steps
-    assert settings.max_minutes is not None
     validation_s = 0.0
     if training.steps_per_validation and training.validate is not None:
         started = time.monotonic()
         training.validate(training.network)
         validation_s = time.monotonic() - started
-    step_s = training.time_a_step()
+    step_s, needs = training.time_a_step()
     costs = Costs(time.monotonic() - STARTED_S, step_s, validation_s)
-    total_steps = steps_within(settings.max_minutes, costs, training.steps_per_validation)
+    total_steps = settings.total_steps
+    if settings.max_minutes is not None:
+        total_steps = steps_within(settings.max_minutes, costs, training.steps_per_validation)
+        console.say(
+            f"a step takes {step_s:.2f} s here, {duration(costs.elapsed_s)} are spent: "
+            f"{total_steps} steps end {settings.max_minutes:g} minutes after the start"
+        )
+    assert total_steps is not None
+    forecast = Forecast.of(total_steps, costs, training.steps_per_validation, needs)
     console.say(
-        f"a step takes {step_s:.2f} s here, {duration(costs.elapsed_s)} are spent: "
-        f"{total_steps} steps end {settings.max_minutes:g} minutes after the start"
+        f"forecast: {total_steps} steps of {step_s:.2f} s, {duration(forecast.seconds)}; "
+        f"memory {forecast.memory_bytes / 1e9:.1f} GB, disk {forecast.disk_bytes / 1e6:.0f} MB"
     )
-    return total_steps
+    return forecast

@@ -14,9 +14,10 @@ import torch
 from torch import nn
 
 from medseg.data.loaders import Patches, batches
-from medseg.devices import autocast, choose_precision
+from medseg.devices import autocast, choose_precision, peak_memory_bytes
 from medseg.errors import TrainingError, WriteError
 from medseg.reproducibility import arithmetic, seeded
+from medseg.training.budget import Needs
 from medseg.training.checkpoint import Checkpoints, Progress
 from medseg.training.moving_average import MovingAverage
 from medseg.training.settings import TrainingSettings
@@ -184,8 +185,8 @@ class Training:
     def _batches(self, steps: range) -> Iterable[dict[str, Any]]:
         return batches(self.patches, self.settings.batch_size, steps, self.settings.workers)
 
-    def time_a_step(self) -> float:
-        """Median seconds of a step here, data included, over a few steps whose effect is undone."""
+    def time_a_step(self) -> tuple[float, Needs]:
+        """Median seconds of a step here, data included, over a few steps whose effect is undone; and what they need."""
         network = {key: value.clone() for key, value in self.network.state_dict().items()}
         scaler = self.scaler.state_dict()
         self.network.train()
@@ -193,11 +194,19 @@ class Training:
         for step, batch in enumerate(self._batches(range(_WARMUP_STEPS + _TIMED_STEPS))):
             self._step(step, _WARMUP_STEPS + _TIMED_STEPS, batch)
             ends.append(time.monotonic())
+        needs = Needs(peak_memory_bytes(self.device), self._disk_bytes())
         self.network.load_state_dict(network)
         self.optimizer = self.settings.optimizer.build(self.network.parameters())
         self.average = self._new_average()
         self.scaler.load_state_dict(scaler)
-        return median(end - start for start, end in pairwise(ends[_WARMUP_STEPS:]))
+        return median(end - start for start, end in pairwise(ends[_WARMUP_STEPS:])), needs
+
+    def _disk_bytes(self) -> int:
+        """Of the checkpoints that are kept, the one that is being written, and the model."""
+        weights = _bytes(self.network.state_dict())
+        whole = weights * (1 if self.average is None else 2) + _bytes(self.optimizer.state_dict())
+        best = weights if self.steps_per_validation else 0
+        return whole * (self.settings.checkpoints_kept + 1) + best + weights
 
     def save(self, total_steps: int) -> Path:
         """Writes a checkpoint from which `restore` continues the very same run. Raises WriteError."""
@@ -245,3 +254,11 @@ def _lay_out(network: nn.Module, layout: torch.memory_format) -> None:
     for weights in network.parameters():
         if weights.ndim == rank:
             weights.data = weights.data.contiguous(memory_format=layout)
+
+
+def _bytes(state: object) -> int:
+    """Of all tensors in nested containers."""
+    if isinstance(state, torch.Tensor):
+        return state.nbytes
+    inside = state.values() if isinstance(state, Mapping) else state if isinstance(state, list | tuple) else ()
+    return sum(map(_bytes, inside))

@@ -18,6 +18,7 @@ from medseg.io import write_nifti
 from medseg.losses import CrossEntropyConfig
 from pipelines.console import Console
 from pipelines.study import build_training, open_study
+from pipelines.train import train_experiment
 
 SHAPE = (16, 20, 16)
 
@@ -57,3 +58,21 @@ def test_the_loss_weighs_labels_by_the_voxels_of_the_training_cases_alone(manife
     torch.manual_seed(0)
     logits, truth = torch.randn(1, 3, *SHAPE), torch.from_numpy(label[:1, None].astype(np.int32))
     assert float(training.loss(logits, truth)) == pytest.approx(float(by_hand(logits, truth)), rel=1e-5)
+
+
+def test_a_dry_run_forecasts_and_writes_nothing(
+    manifest: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    content: dict[str, Any] = {
+        "name": "dry",
+        "data": {"manifest": str(manifest), "fold": 0},
+        "patch": {"size": [16, 16, 16]},
+        "network": {"name": "unet", "channels": [4, 8]},
+        "training": {"total_steps": 30, "batch_size": 1, "workers": 0, "validate_every_epochs": 10},
+    }
+    experiment = ExperimentConfig.model_validate(content)
+    forecast = train_experiment(experiment, manifest, tmp_path / "runs", "cpu", dry_run=True)
+    assert forecast["total_steps"] == 30
+    assert forecast["seconds"] > 30 * forecast["step_s"]  # a validation comes on top
+    assert "forecast: 30 steps of" in capsys.readouterr().out
+    assert not (tmp_path / "runs").exists()

@@ -95,7 +95,11 @@ def test_a_stopped_run_resumes_as_the_very_same_run(patches: Patches, tmp_path: 
 
 def test_timing_a_step_leaves_no_trace(patches: Patches, tmp_path: Path) -> None:
     timed = training(patches, tmp_path / "timed")
-    assert timed.time_a_step() > 0
+    step_s, needs = timed.time_a_step()
+    assert step_s > 0
+    weights = sum(value.nbytes for value in timed.network.state_dict().values())
+    assert needs.disk_bytes == pytest.approx((3 * 3 + 1) * weights, rel=0.1)  # 3 checkpoints with Adam's two moments
+    assert needs.memory_bytes > 100e6
     assert digest_after(timed) == digest_after(training(patches, tmp_path / "plain"))
 
 

@@ -11,7 +11,7 @@ from torch import nn
 
 from medseg.config import validate
 from medseg.errors import ConfigError
-from medseg.training.budget import Costs, steps_within
+from medseg.training.budget import Costs, Forecast, Needs, steps_within
 from medseg.training.optimizers import OPTIMIZERS, TorchOptimizer
 from medseg.training.schedules import SCHEDULES, OneCycle, Plateau, Polynomial, ScheduleConfig, Steps, WarmupCosine
 from medseg.training.settings import TrainingSettings
@@ -116,6 +116,11 @@ def test_a_budget_counts_what_is_spent_and_the_validations() -> None:
     assert steps_within(10, Costs(elapsed_s=60, step_s=0.5, validation_s=0), None) == 1080
     assert steps_within(10, Costs(elapsed_s=60, step_s=0.5, validation_s=50), 100) == 540
     assert steps_within(1, Costs(elapsed_s=600, step_s=0.5, validation_s=0), None) == 1
+
+
+def test_a_forecast_counts_steps_and_the_validations_between_them() -> None:
+    forecast = Forecast.of(1000, Costs(elapsed_s=60, step_s=0.5, validation_s=50), 100, Needs(5, 7))
+    assert (forecast.seconds, forecast.memory_bytes, forecast.disk_bytes) == (1000, 5, 7)
 
 
 @pytest.mark.parametrize(
