@@ -83,6 +83,10 @@ def _patch_problem(config: ExperimentConfig) -> str | None:
         )
     try:
         config.network.check_size(config.patch.size, "patch.size")
+        for index, smaller in enumerate(config.patch.smaller):
+            config.network.check_size(smaller, f"patch.smaller.{index}")
+            if config.network.sized(smaller) != config.network.sized(config.patch.size):
+                return f"patch.smaller: network {config.network.name!r} is made for patches of one size; leave it out"
     except ConfigError as error:
         return str(error)
     spacing, of_case = config.preprocessing.spacing_mm, len(config.patch.box)
@@ -93,17 +97,18 @@ def _patch_problem(config: ExperimentConfig) -> str | None:
 
 def _augmentation_problem(config: ExperimentConfig) -> str | None:
     """Why an augmentation cannot be done to the patch."""
-    size, dims = config.patch.size, config.network.spatial_dims
+    dims = config.network.spatial_dims
     for step in config.augmentation:
         plane = getattr(step, "plane", ())
         axes = [*getattr(step, "axes", ()), *plane]
         if any(axis >= dims for axis in axes):
             return f"augmentation {step.name!r} names axes {axes}, patches have {dims}; name axes from 0"
-        if plane and (plane[0] == plane[1] or size[plane[0]] != size[plane[1]]):
-            return (
-                f"augmentation {step.name!r} turns plane {list(plane)}, which is not square in patch.size "
-                f"{list(size)}; name two axes of one size, or drop it"
-            )
+        for one in config.patch.sizes if plane else ():
+            if plane[0] == plane[1] or one[plane[0]] != one[plane[1]]:
+                return (
+                    f"augmentation {step.name!r} turns plane {list(plane)}, which is not square in patch.size "
+                    f"{list(one)}; name two axes of one size, or drop it"
+                )
     return None
 
 

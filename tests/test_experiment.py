@@ -72,6 +72,12 @@ def test_reading_a_config_imports_neither_torch_nor_monai() -> None:
             {"data": {"fold": None}, "training": {"keep": "best", "validate_every_epochs": 1}},
             ["data.fold null", "training.keep: last"],
         ),
+        ({"patch": {"size": [16, 24, 16], "smaller": [[16, 32, 16]]}}, ["smaller [16, 32, 16]", "memory"]),
+        ({"patch": {"size": [16, 24, 16], "smaller": [[16, 16, 9]]}}, ["patch.smaller.0 [16, 16, 9]", "multiples of"]),
+        (
+            {"augmentation": [{"name": "rotate90"}], "patch": {"size": [16, 16, 16], "smaller": [[8, 16, 16]]}},
+            ["rotate90", "[0, 1]", "[8, 16, 16]"],
+        ),
         ({"loss": {"name": "dise"}}, ["loss.name: 'dise'", "did you mean 'dice'"]),
         ({"schema_version": 99}, ["schema_version 99", "update medseg"]),
         ({"name": "../escape"}, ["name", "../escape"]),
@@ -157,3 +163,9 @@ def test_a_2d_network_on_volumes_needs_a_slice_axis(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="slice_axis"):
         check_against(read(tmp_path, flat), manifest)
     check_against(read(tmp_path, merge(flat, {"patch": {"slice_axis": 2}})), manifest)
+
+
+def test_a_network_made_for_one_size_takes_no_smaller_patches(tmp_path: Path) -> None:
+    patch = {"size": [64, 64, 64], "smaller": [[32, 32, 32]]}
+    with pytest.raises(ConfigError, match="network 'unetr' is made for patches of one size; leave it out"):
+        read(tmp_path, {"patch": patch, "network": {"name": "unetr"}})

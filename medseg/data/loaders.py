@@ -53,22 +53,24 @@ def _positions(mask: np.ndarray) -> np.ndarray:
 
 
 class Draw(NamedTuple):
-    """One patch of the endless training stream: its epoch, its position there, and the case it is cut from."""
+    """One patch of the endless training stream: its epoch, its position there, its case, which size it has."""
 
     epoch: int
     position: int
     case: int
+    size: int = 0
 
 
 class DrawOrder:
     """The endless stream of draws, cut into the batches of some steps.
 
     Each epoch shows every case once, in an order that (seed, epoch) decides; step s holds draws s * batch_size and
-    following, so that a batch may reach over the end of an epoch and nothing is left out.
+    following, so that a batch may reach over the end of an epoch and nothing is left out. All of a step have one of
+    `sizes` sizes, which (seed, step) decides.
     """
 
-    def __init__(self, cases: int, batch_size: int, steps: range, seed: int) -> None:
-        self.cases, self.batch_size, self.steps, self.seed = cases, batch_size, steps, seed
+    def __init__(self, cases: int, batch_size: int, steps: range, seed: int, sizes: int = 1) -> None:
+        self.cases, self.batch_size, self.steps, self.seed, self.sizes = cases, batch_size, steps, seed, sizes
 
     def __len__(self) -> int:
         return len(self.steps)
@@ -76,12 +78,12 @@ class DrawOrder:
     def __iter__(self) -> Iterator[list[Draw]]:
         known: tuple[int, np.ndarray] = (-1, np.empty(0))
         for step in self.steps:
-            batch = []
+            batch, size = list[Draw](), seeded(self.seed, "size", step) % self.sizes
             for number in range(step * self.batch_size, (step + 1) * self.batch_size):
                 epoch, position = divmod(number, self.cases)
                 if epoch != known[0]:
                     known = epoch, np.random.default_rng(seeded(self.seed, "order", epoch)).permutation(self.cases)
-                batch.append(Draw(epoch, position, int(known[1][position])))
+                batch.append(Draw(epoch, position, int(known[1][position]), size))
             yield batch
 
 
@@ -102,10 +104,11 @@ class Patches(Dataset[dict[str, Any]]):
 
         dims = len(patch.size)
         self.cases, self.patch, self.seed, self.laterality = cases, patch, seed, laterality
-        self.crop = RandLabelCropd(["image", "label"], patch.box, patch.foreground_share)
+        boxes = [patch.boxed(size) for size in patch.sizes]
+        self.crops = [RandLabelCropd(["image", "label"], box, patch.foreground_share) for box in boxes]
         self.change = Compose([step for config in augmentation for step in config.build(dims)])
         self.chance = np.random.RandomState()  # of all steps, so that a patch needs to be seeded once
-        for step in [self.crop, *self.change.transforms]:
+        for step in [*self.crops, *self.change.transforms]:
             if isinstance(step, Randomizable):
                 step.set_random_state(state=self.chance)
 
@@ -115,7 +118,9 @@ class Patches(Dataset[dict[str, Any]]):
         case = self.cases[draw.case]
         with threads(1), plain_tensors():
             self.chance.seed(seeded(self.seed, "patch", draw.epoch, draw.position) % 2**32)
-            patch = self.crop({"image": case.image, "label": case.label, POSITIONS: case.positions, FILL: case.fill})
+            patch = self.crops[draw.size](
+                {"image": case.image, "label": case.label, POSITIONS: case.positions, FILL: case.fill}
+            )
             if self.patch.slice_axis is not None:
                 patch = {key: value.squeeze(self.patch.slice_axis + 1) for key, value in patch.items()}
             patch["label"] = patch["label"].float()
@@ -146,7 +151,7 @@ def batches(patches: Patches, batch_size: int, steps: range, workers: int) -> Da
     """The batches of training steps `steps`, the same for any number of workers."""
     return DataLoader(
         patches,
-        batch_sampler=DrawOrder(len(patches.cases), batch_size, steps, patches.seed),
+        batch_sampler=DrawOrder(len(patches.cases), batch_size, steps, patches.seed, len(patches.patch.sizes)),
         num_workers=workers,
         pin_memory=torch.cuda.is_available(),
         worker_init_fn=leave_signals_to_the_parent,

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
 from pathlib import Path
-from statistics import median
+from statistics import fmean, median
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -186,7 +186,10 @@ class Training:
         return batches(self.patches, self.settings.batch_size, steps, self.settings.workers)
 
     def time_a_step(self) -> tuple[float, Needs]:
-        """Median seconds of a step here, data included, over a few steps whose effect is undone; and what they need."""
+        """Seconds of a step here, data included, over a few steps whose effect is undone; and what they need.
+
+        The median, or where patches differ in size the mean.
+        """
         network = {key: value.clone() for key, value in self.network.state_dict().items()}
         scaler = self.scaler.state_dict()
         self.network.train()
@@ -199,7 +202,8 @@ class Training:
         self.optimizer = self.settings.optimizer.build(self.network.parameters())
         self.average = self._new_average()
         self.scaler.load_state_dict(scaler)
-        return median(end - start for start, end in pairwise(ends[_WARMUP_STEPS:])), needs
+        seconds = [end - start for start, end in pairwise(ends[_WARMUP_STEPS:])]
+        return (fmean if self.patches.patch.smaller else median)(seconds), needs
 
     def _disk_bytes(self) -> int:
         """Of the checkpoints that are kept, the one that is being written, and the model."""

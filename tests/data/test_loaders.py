@@ -98,6 +98,16 @@ def test_patches_larger_than_the_case_are_padded_with_its_minimum() -> None:
     assert item["label"].sum() == case(0).label.sum()
 
 
+def test_each_step_takes_one_of_the_sizes_and_all_of_them_in_turn() -> None:
+    drawn = patches(smaller=[(4, 4, 8), (6, 8, 4)])
+    found = [tuple(batch["image"].shape) for batch in batches(drawn, 3, range(60), workers=1)]
+    counts = {shape: found.count(shape) for shape in set(found)}
+    assert set(counts) == {(3, 1, 8, 8, 8), (3, 1, 4, 4, 8), (3, 1, 6, 8, 4)}
+    assert min(counts.values()) > 10
+    late = [tuple(batch["image"].shape) for batch in batches(drawn, 3, range(50, 60), workers=0)]
+    assert late == found[50:]
+
+
 def test_slices_of_a_volume_feed_a_2d_network() -> None:
     drawn = Patches([case(0)], PatchSettings(size=(8, 8), slice_axis=2), [Affine(probability=1.0)], 0)
     item = drawn[next(iter(DrawOrder(1, 1, range(1), 0)))[0]]
