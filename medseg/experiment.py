@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 
 from medseg.config import Settings, apply_assignments, merge, read_yaml, validate
 from medseg.data.augmentation import Augmentation
+from medseg.data.dataset import Case
 from medseg.data.manifest import Manifest
 from medseg.data.patches import PatchSettings
 from medseg.data.preprocessing import Preprocessing
@@ -29,11 +30,35 @@ if TYPE_CHECKING:
 SCHEMA_VERSION = 1
 
 
+class LeaveOut(Settings):
+    """The cases with a value in a column of cases.csv: a site, scanner or protocol."""
+
+    column: str
+    value: str
+
+
 class DataSettings(Settings):
-    """On what: a manifest by name or path, and the fold that validates."""
+    """On what: a manifest by name or path, and the fold, or the domain, that validates."""
 
     manifest: str
     fold: int | None = 0  # the validation fold; null trains on every case and validates on none
+    leave_out: LeaveOut | None = None  # a domain that validates in place of a fold
+
+    @property
+    def validates(self) -> bool:
+        """Whether cases are kept back from training."""
+        return self.leave_out is not None or self.fold is not None
+
+    @property
+    def part(self) -> str:
+        """What validates, for people."""
+        return f"fold {self.fold}" if self.leave_out is None else f"{self.leave_out.column} {self.leave_out.value}"
+
+    def split(self, manifest: Manifest) -> tuple[tuple[Case, ...], tuple[Case, ...]]:
+        """The cases to train on and to validate on. Raises ManifestError where there are none of either."""
+        if self.leave_out is not None:
+            return manifest.split_by(self.leave_out.column, self.leave_out.value)
+        return manifest.split(self.fold)
 
 
 class ExperimentConfig(Settings):
@@ -99,7 +124,7 @@ def _augmentation_problem(config: ExperimentConfig) -> str | None:
     """Why an augmentation cannot be done to the patch."""
     dims = config.network.spatial_dims
     for step in config.augmentation:
-        plane = getattr(step, "plane", ())
+        plane: tuple[int, ...] = getattr(step, "plane", ())
         axes = [*getattr(step, "axes", ()), *plane]
         if any(axis >= dims for axis in axes):
             return f"augmentation {step.name!r} names axes {axes}, patches have {dims}; name axes from 0"
@@ -121,7 +146,7 @@ def _inference_problem(config: ExperimentConfig) -> str | None:
 
 def _validation_problem(config: ExperimentConfig) -> str | None:
     plan = config.training
-    if config.data.fold is None and (plan.keep == "best" or plan.patience is not None):
+    if not config.data.validates and (plan.keep == "best" or plan.patience is not None):
         return "data.fold null validates on no case; choose a fold, or set training.keep: last and patience: null"
     return None
 
@@ -158,8 +183,8 @@ def check_against(config: ExperimentConfig, manifest: Manifest) -> None:
         )
     config.network.check_installed()
     config.loss.check_labels(manifest.dataset.labels)
-    if config.data.fold is not None:
-        manifest.split(config.data.fold)
+    if config.data.validates:
+        config.data.split(manifest)
     if any(step.name == "colour" for step in config.augmentation) and len(manifest.dataset.channels) != 3:
         found = ", ".join(manifest.dataset.channels)
         raise ConfigError(

@@ -34,8 +34,12 @@ def evaluate(
     card, config = trained.card, trained.card.experiment
     opened, root = open_manifest(find_manifest(manifest or config.data.manifest), data_root, cache_folder())
     _check_labels(opened, card.dataset.labels)
-    chosen = fold if fold is not None or manifest is not None else config.data.fold
-    cases = opened.split(chosen)[1] if chosen is not None else opened.split(None)[0]
+    is_own = fold is None and manifest is None
+    chosen = config.data.fold if is_own and config.data.leave_out is None else fold
+    if is_own and config.data.validates:
+        cases = config.data.split(opened)[1]
+    else:
+        cases = opened.split(chosen)[1] if chosen is not None else opened.split(None)[0]
     console.say(f"{card.title} on {opened.dataset.name}: {len(cases)} cases")
     facts = {
         "model": card.title,
@@ -47,7 +51,7 @@ def evaluate(
     }
     if facts["seen_in_training"] is not False:
         console.say(f"warning: {_warning(facts['seen_in_training'] is None)}")
-    part = "all" if chosen is None else f"fold{chosen}"
+    part = f"fold{chosen}" if chosen is not None else "left-out" if is_own and config.data.validates else "all"
     goal = output_folder(output or _beside(model.folder) / f"evaluation-{opened.dataset.name}-{part}")
     study = Study(config, opened, root, training=(), validation=cases)
     scoring = Scoring(study.read, segment, opened.dataset.labels, config.metrics)
@@ -61,7 +65,7 @@ def seen_in_training(card: ModelCard, manifest: Manifest, cases: Sequence[Case])
     """Whether the model learned from any of the cases; None, unknown, where it was trained on another manifest."""
     if manifest.digest != card.manifest_digest:
         return None
-    trained_on = {case.id for case in manifest.split(card.experiment.data.fold)[0]}
+    trained_on = {case.id for case in card.experiment.data.split(manifest)[0]}
     return any(case.id in trained_on for case in cases)
 
 

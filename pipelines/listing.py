@@ -146,6 +146,7 @@ CATALOGUES = {
     "attentions": ("medseg.networks.attention", "ATTENTIONS"),
     "losses": ("medseg.losses", "LOSSES"),
     "optimizers": ("medseg.training.optimizers", "OPTIMIZERS"),
+    "mixes": ("medseg.training.mixing", "MIXES"),
     "schedules": ("medseg.training.schedules", "SCHEDULES"),
     "intensities": ("medseg.data.intensity", "INTENSITIES"),
     "transforms": ("medseg.data.augmentation", "AUGMENTATIONS"),

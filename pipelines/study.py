@@ -74,7 +74,7 @@ def open_study(experiment: ExperimentConfig, data_root: Path | None, folder: Pat
     """Finds manifest (or takes the one in `folder`) and files, and checks the config against them before any work."""
     manifest, root = open_manifest(folder or find_manifest(experiment.data.manifest), data_root, cache_folder())
     check_against(experiment, manifest)
-    training, validation = manifest.split(experiment.data.fold)
+    training, validation = experiment.data.split(manifest)
     return Study(experiment, manifest, root, training, validation)
 
 

@@ -87,6 +87,31 @@ class Manifest:
             raise ManifestError(f"{self.folder}: fold {fold} leaves no labelled case to {part} on; add cases or folds")
         return training, validation
 
+    def split_by(self, column: str, value: str) -> tuple[tuple[Case, ...], tuple[Case, ...]]:
+        """Labelled cases to train on, and those to validate on, whose column of cases.csv has a value.
+
+        So a scanner, site or protocol can be left out that a model has never seen. A patient may be on one side only.
+        """
+        labelled = [case for case in self.cases if case.label is not None]
+        columns = sorted({name for case in labelled for name in case.columns})
+        if column not in columns:
+            raise ManifestError(f"{self.folder}: cases.csv has no column {column!r}{suggestion(column, columns)}")
+        validation = tuple(case for case in labelled if case.columns.get(column) == value)
+        training = tuple(case for case in labelled if case.columns.get(column) != value)
+        if not validation or not training:
+            known = sorted({case.columns.get(column, "") for case in labelled})
+            part = "train" if validation else "validate"
+            raise ManifestError(
+                f"{self.folder}: {column}={value!r} leaves no labelled case to {part} on; values: {', '.join(known)}"
+            )
+        both = {case.patient for case in training} & {case.patient for case in validation}
+        if both:
+            cases = ", ".join(case.id for case in labelled if case.patient in both)
+            raise ManifestError(
+                f"{self.folder}: {column}={value!r} parts cases of one patient ({cases}); take them out of cases.csv"
+            )
+        return training, validation
+
 
 def read_dataset(folder: Path) -> DatasetInfo:
     """The dataset.yaml of a manifest folder."""

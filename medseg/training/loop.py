@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from statistics import fmean, median
 from typing import Any, NamedTuple, Protocol
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -19,6 +20,7 @@ from medseg.errors import TrainingError, WriteError
 from medseg.reproducibility import arithmetic, seeded
 from medseg.training.budget import Needs
 from medseg.training.checkpoint import Checkpoints, Progress
+from medseg.training.mixing import Mixed
 from medseg.training.moving_average import MovingAverage
 from medseg.training.settings import TrainingSettings
 
@@ -146,14 +148,12 @@ class Training:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.optimizer.zero_grad(set_to_none=True)
-        moved = batch["image"].to(self.device, non_blocking=True)
-        images = moved.contiguous(memory_format=self._layout).chunk(self.settings.accumulate)
-        labels = batch["label"].to(self.device, non_blocking=True).chunk(self.settings.accumulate)
         loss = 0.0
-        for image, label in zip(images, labels, strict=True):
+        for images, labels in self._pieces(step, batch):
             with autocast(self.device, self.dtype):
-                logits = self.forward(image)
-            part = self.loss(logits, label, step / total_steps) * (len(image) / len(batch["image"]))
+                logits = self.forward(images)
+            parts = [share * self.loss(logits, label, step / total_steps) for label, share in labels]
+            part = sum(parts[1:], parts[0]) * (len(images) / len(batch["image"]))
             self.scaler.scale(part).backward()
             loss += float(part.detach())
         cases = ", ".join(batch["case_id"])
@@ -170,6 +170,18 @@ class Training:
             self.average.update(self.network, step + 1)
         epoch = (step + 1) * self.settings.batch_size / len(self.patches.cases)
         return {"loss": loss, "learning_rate": rate, "epoch": epoch}
+
+    def _pieces(self, step: int, batch: Mapping[str, Any]) -> Iterator[Mixed]:
+        """The batch on the device, mixed as the settings say, in the pieces whose gradients are added up."""
+        images = batch["image"].to(self.device, non_blocking=True)
+        labels = batch["label"].to(self.device, non_blocking=True)
+        mixed = Mixed(images, [(labels, 1.0)])
+        if self.settings.mix is not None:
+            mixed = self.settings.mix(images, labels, np.random.default_rng(seeded(self.seed, "mix", step)))
+        laid_out = mixed.images.contiguous(memory_format=self._layout)
+        for start in range(0, len(images), -(-len(images) // self.settings.accumulate)):
+            piece = slice(start, start + -(-len(images) // self.settings.accumulate))
+            yield Mixed(laid_out[piece], [(label[piece], share) for label, share in mixed.labels])
 
     def _validate(self, observer: Observer) -> None:
         """Scores whole volumes and keeps the weights where they are the best so far."""

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from medseg.config import Settings
+from medseg.training.mixing import MIXES, MixConfig
 from medseg.training.optimizers import OPTIMIZERS, AdamW, OptimizerConfig
 from medseg.training.schedules import SCHEDULES, ScheduleConfig, WarmupCosine
 
@@ -20,6 +21,7 @@ class TrainingSettings(Settings):
     accumulate: int = Field(default=1, ge=1)  # pieces of a batch, where memory is short; a loss pools over each
     optimizer: Annotated[OptimizerConfig, OPTIMIZERS] = AdamW(name="adamw")
     schedule: Annotated[ScheduleConfig, SCHEDULES] = WarmupCosine(name="warmup_cosine")
+    mix: Annotated[MixConfig, MIXES] | None = None
     gradient_clip: float | None = Field(default=12.0, gt=0)  # L2 norm over all parameters
     ema: float | None = Field(default=None, gt=0, lt=1)  # keep a moving average of the weights, and score and use it
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"

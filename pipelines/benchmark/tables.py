@@ -34,7 +34,7 @@ Content = Mapping[str, Any]
 
 def head_line(results: Sequence[Result], experiments: Sequence[ExperimentConfig], seeds: int = 1) -> str:
     """Machine, versions, precision, data and seeds of the results. Raises MedsegError where machines differ."""
-    data = sorted({f"{one.data.manifest} fold {one.data.fold}" for one in experiments})
+    data = sorted({f"{one.data.manifest} {one.data.part}" for one in experiments})
     first = min(one.seed for one in experiments)
     seed = f"seed {first}" if seeds == 1 else f"seeds {first} to {first + seeds - 1}"
     found = sorted({result.answer["precision"] for result in results if result.answer and "precision" in result.answer})

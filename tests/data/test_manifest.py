@@ -52,6 +52,22 @@ def test_what_is_written_is_read_again(tmp_path: Path) -> None:
     assert read.digest == written.digest
 
 
+def test_a_domain_is_left_out_by_any_column(tmp_path: Path) -> None:
+    sites = {1: "A", 2: "B", 3: "A", 4: "C"}
+    cases = tuple(_case(number, columns={"site": site}) for number, site in sites.items())
+    manifest = Manifest(DATASET, (*cases, _case(5, label=None, columns={"site": "A"})), tmp_path)
+    training, validation = manifest.split_by("site", "A")
+    assert [case.id for case in validation] == ["c1", "c3"]
+    assert [case.id for case in training] == ["c2", "c4"]
+    with pytest.raises(ManifestError, match="has no column 'sites'; did you mean 'site'"):
+        manifest.split_by("sites", "A")
+    with pytest.raises(ManifestError, match=r"site='D' leaves no labelled case to validate on; values: A, B, C"):
+        manifest.split_by("site", "D")
+    shared = replace(manifest, cases=(*cases, _case(6, patient="p1", columns={"site": "B"})))
+    with pytest.raises(ManifestError, match=r"site='A' parts cases of one patient \(c1, c6\)"):
+        shared.split_by("site", "A")
+
+
 def test_one_column_a_channel_keeps_their_order(tmp_path: Path) -> None:
     dataset = DATASET.model_copy(update={"channels": ("T2", "T1")})
     case = _case(1, images=("t2.nii", "t1.nii"), image_digests=(DIGEST, None))

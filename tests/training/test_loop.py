@@ -284,3 +284,17 @@ def test_the_rate_falls_where_validations_stop_improving(patches: Patches, tmp_p
     heard, plan = Heard(), {"validate_every_epochs": 1, "batch_size": 5, "schedule": schedule}
     training(patches, tmp_path, lambda network: {"score": next(scores)}, **plan).run(6, heard)
     assert np.allclose(np.array(heard.rates) / heard.rates[0], [1, 1, 1, 0.5, 0.5, 0.5])
+
+
+@pytest.mark.parametrize("name", ["cutmix", "mixup"])
+def test_mixing_changes_training_and_resumes_as_the_very_same_run(patches: Patches, tmp_path: Path, name: str) -> None:
+    mix = {"name": name, "probability": 0.7}
+    whole = digest_after(training(patches, tmp_path / "whole", mix=mix))
+    assert whole != digest_after(training(patches, tmp_path / "plain"))
+    stopped = training(patches, tmp_path / "parts", mix=mix, checkpoint_steps=3)
+    stopped.run(6, Heard())
+    stopped.last.files()[0].unlink()
+    resumed = training(patches, tmp_path / "parts", mix=mix)
+    resumed.restore()
+    assert resumed.progress.step == 3
+    assert digest_after(resumed) == whole

@@ -1,0 +1,76 @@
+"""Ways to make new patches out of two of a batch, by name."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+from pydantic import Field
+
+from medseg.config import Catalogue, NamedSettings
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+
+
+class Mixed(NamedTuple):
+    """Images `(B, C, *S)`, and labels `(B, 1 or S, *S)` with the share that the loss against each has."""
+
+    images: torch.Tensor
+    labels: list[tuple[torch.Tensor, float]]
+
+
+class MixConfig(NamedSettings):
+    """Mixes each patch with the one before it in its batch, done with `probability` to a whole batch."""
+
+    probability: float = Field(default=0.5, ge=0, le=1)
+
+    def __call__(self, images: torch.Tensor, labels: torch.Tensor, chance: np.random.Generator) -> Mixed:
+        """The batch, mixed or as it is, as `chance` decides."""
+        if len(images) < 2 or chance.random() >= self.probability:
+            return Mixed(images, [(labels, 1.0)])
+        return self.mixed(images, labels, chance)
+
+    @abstractmethod
+    def mixed(self, images: torch.Tensor, labels: torch.Tensor, chance: np.random.Generator) -> Mixed:
+        """The batch, mixed; its arguments stay as they are."""
+
+
+class CutMix(MixConfig):
+    """A box of the other patch, image and label, takes the place of its own (Yun et al., ICCV 2019).
+
+    The box has a share of the volume that is drawn evenly between 0 and 1, and the patch's proportions.
+    """
+
+    name: Literal["cutmix"] = "cutmix"
+
+    def mixed(self, images: torch.Tensor, labels: torch.Tensor, chance: np.random.Generator) -> Mixed:
+        size = images.shape[2:]
+        edge = chance.random() ** (1 / len(size))
+        lengths = [round(edge * full) for full in size]
+        starts = [int(chance.integers(full - length + 1)) for full, length in zip(size, lengths, strict=True)]
+        box: tuple[Any, ...] = (
+            ...,
+            *(slice(start, start + length) for start, length in zip(starts, lengths, strict=True)),
+        )
+        pasted, relabelled = images.clone(), labels.clone()
+        pasted[box], relabelled[box] = images.roll(1, 0)[box], labels.roll(1, 0)[box]
+        return Mixed(pasted, [(relabelled, 1.0)])
+
+
+class MixUp(MixConfig):
+    """Weighted sums of two images; the loss is the sum of those against both labels (Zhang et al., ICLR 2018)."""
+
+    name: Literal["mixup"] = "mixup"
+    concentration: float = Field(
+        default=0.2, gt=0
+    )  # of the Beta distribution of the weight: small leaves one nearly whole
+
+    def mixed(self, images: torch.Tensor, labels: torch.Tensor, chance: np.random.Generator) -> Mixed:
+        share = float(chance.beta(self.concentration, self.concentration))
+        mixture = share * images + (1 - share) * images.roll(1, 0)
+        return Mixed(mixture, [(labels, share), (labels.roll(1, 0), 1 - share)])
+
+
+MIXES = Catalogue[MixConfig]("mixes", MixConfig, [CutMix, MixUp])
