@@ -118,6 +118,7 @@ def build_training(
     return Training(
         network=network,
         loss=build_loss(_weighed(config.loss, cases, labels, console), labels),
+        labels=labels,
         patches=Patches(
             cases,
             config.patch,

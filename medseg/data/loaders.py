@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -61,16 +61,22 @@ class Draw(NamedTuple):
     size: int = 0
 
 
+Weights = Callable[[int], np.ndarray]  # epoch -> the share of its draws that each case gets
+
+
 class DrawOrder:
     """The endless stream of draws, cut into the batches of some steps.
 
-    Each epoch shows every case once, in an order that (seed, epoch) decides; step s holds draws s * batch_size and
-    following, so that a batch may reach over the end of an epoch and nothing is left out. All of a step have one of
-    `sizes` sizes, which (seed, step) decides.
+    Each epoch shows every case once, in an order that (seed, epoch) decides, or as often as `weights(epoch)` asks, one
+    number a case that sum to 1. Step s holds draws s * batch_size and following, so that a batch may reach over the end
+    of an epoch and nothing is left out. All of a step have one of `sizes` sizes, which (seed, step) decides.
     """
 
-    def __init__(self, cases: int, batch_size: int, steps: range, seed: int, sizes: int = 1) -> None:
+    def __init__(
+        self, cases: int, batch_size: int, steps: range, seed: int, sizes: int = 1, weights: Weights | None = None
+    ) -> None:
         self.cases, self.batch_size, self.steps, self.seed, self.sizes = cases, batch_size, steps, seed, sizes
+        self.weights = weights
 
     def __len__(self) -> int:
         return len(self.steps)
@@ -82,13 +88,23 @@ class DrawOrder:
             for number in range(step * self.batch_size, (step + 1) * self.batch_size):
                 epoch, position = divmod(number, self.cases)
                 if epoch != known[0]:
-                    known = epoch, np.random.default_rng(seeded(self.seed, "order", epoch)).permutation(self.cases)
+                    known = epoch, self._order(epoch)
                 batch.append(Draw(epoch, position, int(known[1][position]), size))
             yield batch
 
+    def _order(self, epoch: int) -> np.ndarray:
+        """The case of each draw of an epoch. By weights each comes as often as its share asks, rounded up or down."""
+        chance = np.random.default_rng(seeded(self.seed, "order", epoch))
+        shown = np.arange(self.cases)
+        if self.weights is not None:
+            marks = (chance.random() + np.arange(self.cases)) / self.cases
+            ends = np.cumsum(self.weights(epoch))
+            shown = np.minimum(np.searchsorted(ends / ends[-1], marks, side="right"), self.cases - 1)
+        return chance.permutation(shown)
+
 
 class Patches(Dataset[dict[str, Any]]):
-    """Draw -> `{"image": (C, *S), "label": (1 or S, *S), "case_id": str}`."""
+    """Draw -> `{"image": (C, *S), "label": (1 or S, *S), "case": its number, "case_id": str}`."""
 
     def __init__(
         self,
@@ -125,7 +141,7 @@ class Patches(Dataset[dict[str, Any]]):
                 patch = {key: value.squeeze(self.patch.slice_axis + 1) for key, value in patch.items()}
             patch["label"] = patch["label"].float()
             patch = self.change({**patch, LATERALITY: self.laterality})
-        return {"image": patch["image"].float(), "label": patch["label"], "case_id": case.case_id}
+        return {"image": patch["image"].float(), "label": patch["label"], "case": draw.case, "case_id": case.case_id}
 
 
 @contextlib.contextmanager
@@ -147,11 +163,14 @@ def leave_signals_to_the_parent(worker: int) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
-def batches(patches: Patches, batch_size: int, steps: range, workers: int) -> DataLoader[dict[str, Any]]:
+def batches(
+    patches: Patches, batch_size: int, steps: range, workers: int, weights: Weights | None = None
+) -> DataLoader[dict[str, Any]]:
     """The batches of training steps `steps`, the same for any number of workers."""
+    sizes = len(patches.patch.sizes)
     return DataLoader(
         patches,
-        batch_sampler=DrawOrder(len(patches.cases), batch_size, steps, patches.seed, len(patches.patch.sizes)),
+        batch_sampler=DrawOrder(len(patches.cases), batch_size, steps, patches.seed, sizes, weights),
         num_workers=workers,
         pin_memory=torch.cuda.is_available(),
         worker_init_fn=leave_signals_to_the_parent,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
 from pathlib import Path
@@ -14,15 +14,17 @@ import numpy as np
 import torch
 from torch import nn
 
-from medseg.data.loaders import Patches, batches
+from medseg.data.loaders import Patches
 from medseg.devices import autocast, choose_precision, peak_memory_bytes
 from medseg.errors import TrainingError, WriteError
+from medseg.labels import LabelSet
 from medseg.reproducibility import arithmetic, seeded
 from medseg.training.budget import Needs
 from medseg.training.checkpoint import Checkpoints, Progress
 from medseg.training.mixing import Mixed
 from medseg.training.moving_average import MovingAverage
 from medseg.training.settings import TrainingSettings
+from medseg.training.stream import Stream
 
 _TIMED_STEPS = 12
 _WARMUP_STEPS = 4
@@ -54,6 +56,7 @@ class Training:
 
     network: nn.Module
     loss: nn.Module  # called with logits, label and the share of the steps that are done
+    labels: LabelSet
     patches: Patches
     settings: TrainingSettings
     device: torch.device
@@ -69,6 +72,7 @@ class Training:
         self.optimizer = self.settings.optimizer.build(self.network.parameters())
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.dtype == torch.float16)
         self.average = self._new_average()
+        self.stream = Stream(self.patches, self.labels, self.settings)
         self.forward = torch.compile(self.network) if self.settings.compile else self.network
         self.last = Checkpoints(self.folder, "last", self.settings.checkpoints_kept)
         self.best = Checkpoints(self.folder, "best", 1)
@@ -110,7 +114,7 @@ class Training:
             self.save(total_steps)  # so that a run stopped at any moment can be resumed
         saved_s = time.monotonic()
         remaining = range(self.progress.step, self.progress.step if self._is_out_of_patience else total_steps)
-        for step, batch in zip(remaining, self._batches(remaining), strict=True):
+        for step, batch in zip(remaining, self.stream.batches(remaining), strict=True):
             try:
                 values = self._step(step, total_steps, batch)
             except torch.OutOfMemoryError as error:
@@ -149,13 +153,16 @@ class Training:
             group["lr"] = rate
         self.optimizer.zero_grad(set_to_none=True)
         loss = 0.0
-        for images, labels in self._pieces(step, batch):
+        for piece in self._pieces(step, batch):
             with autocast(self.device, self.dtype):
-                logits = self.forward(images)
-            parts = [share * self.loss(logits, label, step / total_steps) for label, share in labels]
-            part = sum(parts[1:], parts[0]) * (len(images) / len(batch["image"]))
+                logits = self.forward(piece.images)
+            parts = [share * self.loss(logits, label, step / total_steps) for label, share in piece.labels]
+            part = sum(parts[1:], parts[0]) * (len(piece.images) / len(batch["image"]))
             self.scaler.scale(part).backward()
             loss += float(part.detach())
+            if self.settings.hard_cases is not None and not piece.is_mixed:
+                finest = logits if isinstance(logits, torch.Tensor) else logits[0]
+                self.stream.record(piece.cases, finest, piece.labels[0][0])
         cases = ", ".join(batch["case_id"])
         if not loss < float("inf"):
             raise TrainingError(f"step {step + 1}: loss is {loss} on {cases}; check them, or lower the learning rate")
@@ -174,14 +181,11 @@ class Training:
     def _pieces(self, step: int, batch: Mapping[str, Any]) -> Iterator[Mixed]:
         """The batch on the device, mixed as the settings say, in the pieces whose gradients are added up."""
         images = batch["image"].to(self.device, non_blocking=True)
-        labels = batch["label"].to(self.device, non_blocking=True)
-        mixed = Mixed(images, [(labels, 1.0)])
+        mixed = Mixed(images, [(batch["label"].to(self.device, non_blocking=True), 1.0)], batch["case"])
         if self.settings.mix is not None:
-            mixed = self.settings.mix(images, labels, np.random.default_rng(seeded(self.seed, "mix", step)))
-        laid_out = mixed.images.contiguous(memory_format=self._layout)
-        for start in range(0, len(images), -(-len(images) // self.settings.accumulate)):
-            piece = slice(start, start + -(-len(images) // self.settings.accumulate))
-            yield Mixed(laid_out[piece], [(label[piece], share) for label, share in mixed.labels])
+            mixed = self.settings.mix(mixed, np.random.default_rng(seeded(self.seed, "mix", step)))
+        for piece in mixed.pieces(self.settings.accumulate):
+            yield piece._replace(images=piece.images.contiguous(memory_format=self._layout))
 
     def _validate(self, observer: Observer) -> None:
         """Scores whole volumes and keeps the weights where they are the best so far."""
@@ -194,9 +198,6 @@ class Training:
             self.best.save(self.progress.step, {"network": self.scored.state_dict()})
         observer.validated(self.progress.step, scores)
 
-    def _batches(self, steps: range) -> Iterable[dict[str, Any]]:
-        return batches(self.patches, self.settings.batch_size, steps, self.settings.workers)
-
     def time_a_step(self) -> tuple[float, Needs]:
         """Seconds of a step here, data included, over a few steps whose effect is undone; and what they need.
 
@@ -206,13 +207,14 @@ class Training:
         scaler = self.scaler.state_dict()
         self.network.train()
         ends = [time.monotonic()]
-        for step, batch in enumerate(self._batches(range(_WARMUP_STEPS + _TIMED_STEPS))):
+        for step, batch in enumerate(self.stream.batches(range(_WARMUP_STEPS + _TIMED_STEPS))):
             self._step(step, _WARMUP_STEPS + _TIMED_STEPS, batch)
             ends.append(time.monotonic())
         needs = Needs(peak_memory_bytes(self.device), self._disk_bytes())
         self.network.load_state_dict(network)
         self.optimizer = self.settings.optimizer.build(self.network.parameters())
         self.average = self._new_average()
+        self.stream = Stream(self.patches, self.labels, self.settings)
         self.scaler.load_state_dict(scaler)
         seconds = [end - start for start, end in pairwise(ends[_WARMUP_STEPS:])]
         return (fmean if self.patches.patch.smaller else median)(seconds), needs
@@ -231,6 +233,7 @@ class Training:
             "average": None if self.average is None else self.average.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
+            "stream": self.stream.state_dict(),
             "progress": asdict(self.progress),
             "total_steps": total_steps,
             "seed": self.seed,
@@ -248,6 +251,7 @@ class Training:
             self.average.load_state_dict(content["average"])
         self.optimizer.load_state_dict(content["optimizer"])
         self.scaler.load_state_dict(content["scaler"])
+        self.stream.load_state_dict(content["stream"])
         progress = content["progress"]
         self.progress = Progress(**{**progress, "scores": tuple(progress["scores"])})
         now, then = arithmetic(self.device), content["arithmetic"]

@@ -10,15 +10,29 @@ from pydantic import Field
 from medseg.config import Catalogue, NamedSettings
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     import numpy as np
     import torch
 
+    ImagesAndLabels = tuple[torch.Tensor, list[tuple[torch.Tensor, float]]]
+
 
 class Mixed(NamedTuple):
-    """Images `(B, C, *S)`, and labels `(B, 1 or S, *S)` with the share that the loss against each has."""
+    """Images `(B, C, *S)`, labels `(B, 1 or S, *S)` with the share of the loss that each has, and the cases `(B)`."""
 
     images: torch.Tensor
     labels: list[tuple[torch.Tensor, float]]
+    cases: torch.Tensor
+    is_mixed: bool = False
+
+    def pieces(self, count: int) -> Iterator[Mixed]:
+        """At most `count` pieces along the batch, all but the last of one size."""
+        size = -(-len(self.images) // count)
+        for start in range(0, len(self.images), size):
+            part = slice(start, start + size)
+            labels = [(label[part], share) for label, share in self.labels]
+            yield Mixed(self.images[part], labels, self.cases[part], self.is_mixed)
 
 
 class MixConfig(NamedSettings):
@@ -26,14 +40,15 @@ class MixConfig(NamedSettings):
 
     probability: float = Field(default=0.5, ge=0, le=1)
 
-    def __call__(self, images: torch.Tensor, labels: torch.Tensor, chance: np.random.Generator) -> Mixed:
-        """The batch, mixed or as it is, as `chance` decides."""
-        if len(images) < 2 or chance.random() >= self.probability:
-            return Mixed(images, [(labels, 1.0)])
-        return self.mixed(images, labels, chance)
+    def __call__(self, batch: Mixed, chance: np.random.Generator) -> Mixed:
+        """A batch that is not mixed yet, mixed or as it is, as `chance` decides."""
+        if len(batch.images) < 2 or chance.random() >= self.probability:
+            return batch
+        mixed = self.mixed(batch.images, batch.labels[0][0], chance)
+        return Mixed(*mixed, batch.cases, is_mixed=True)
 
     @abstractmethod
-    def mixed(self, images: torch.Tensor, labels: torch.Tensor, chance: np.random.Generator) -> Mixed:
+    def mixed(self, images: torch.Tensor, labels: torch.Tensor, chance: np.random.Generator) -> ImagesAndLabels:
         """The batch, mixed; its arguments stay as they are."""
 
 
@@ -45,7 +60,7 @@ class CutMix(MixConfig):
 
     name: Literal["cutmix"] = "cutmix"
 
-    def mixed(self, images: torch.Tensor, labels: torch.Tensor, chance: np.random.Generator) -> Mixed:
+    def mixed(self, images: torch.Tensor, labels: torch.Tensor, chance: np.random.Generator) -> ImagesAndLabels:
         size = images.shape[2:]
         edge = chance.random() ** (1 / len(size))
         lengths = [round(edge * full) for full in size]
@@ -56,7 +71,7 @@ class CutMix(MixConfig):
         )
         pasted, relabelled = images.clone(), labels.clone()
         pasted[box], relabelled[box] = images.roll(1, 0)[box], labels.roll(1, 0)[box]
-        return Mixed(pasted, [(relabelled, 1.0)])
+        return pasted, [(relabelled, 1.0)]
 
 
 class MixUp(MixConfig):
@@ -67,10 +82,10 @@ class MixUp(MixConfig):
         default=0.2, gt=0
     )  # of the Beta distribution of the weight: small leaves one nearly whole
 
-    def mixed(self, images: torch.Tensor, labels: torch.Tensor, chance: np.random.Generator) -> Mixed:
+    def mixed(self, images: torch.Tensor, labels: torch.Tensor, chance: np.random.Generator) -> ImagesAndLabels:
         share = float(chance.beta(self.concentration, self.concentration))
         mixture = share * images + (1 - share) * images.roll(1, 0)
-        return Mixed(mixture, [(labels, share), (labels.roll(1, 0), 1 - share)])
+        return mixture, [(labels, share), (labels.roll(1, 0), 1 - share)]
 
 
 MIXES = Catalogue[MixConfig]("mixes", MixConfig, [CutMix, MixUp])

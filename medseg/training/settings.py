@@ -21,6 +21,7 @@ class TrainingSettings(Settings):
     accumulate: int = Field(default=1, ge=1)  # pieces of a batch, where memory is short; a loss pools over each
     optimizer: Annotated[OptimizerConfig, OPTIMIZERS] = AdamW(name="adamw")
     schedule: Annotated[ScheduleConfig, SCHEDULES] = WarmupCosine(name="warmup_cosine")
+    hard_cases: float | None = Field(default=None, gt=0, le=1)  # share of the draws that go to cases by difficulty
     mix: Annotated[MixConfig, MIXES] | None = None
     gradient_clip: float | None = Field(default=12.0, gt=0)  # L2 norm over all parameters
     ema: float | None = Field(default=None, gt=0, lt=1)  # keep a moving average of the weights, and score and use it

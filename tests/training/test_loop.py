@@ -4,6 +4,7 @@ import errno
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from medseg.errors import TrainingError, WriteError
 from medseg.losses import DiceCEConfig, build_loss
 from medseg.networks import UNetConfig
 from medseg.reproducibility import weights_digest
+from medseg.training import stream
 from medseg.training.loop import Training
 from medseg.training.optimizers import SGD
 from medseg.training.settings import TrainingSettings
@@ -59,7 +61,7 @@ def training(patches: Patches, folder: Path, validate=None, **settings: object) 
     folder.mkdir(exist_ok=True)
     plan = TrainingSettings.model_validate({"total_steps": 6, "batch_size": 2, "workers": 0, **settings})
     loss = build_loss(DiceCEConfig(), PHANTOM_LABELS)
-    return Training(SMALL.build(1, 3), loss, patches, plan, torch.device("cpu"), folder, validate)
+    return Training(SMALL.build(1, 3), loss, PHANTOM_LABELS, patches, plan, torch.device("cpu"), folder, validate)
 
 
 def digest_after(run: Training, steps: int = 6) -> str:
@@ -83,7 +85,7 @@ def test_a_stopped_run_resumes_as_the_very_same_run(patches: Patches, tmp_path: 
     whole = digest_after(training(patches, tmp_path / "whole"))
     first = training(patches, tmp_path / "parts")
     remaining = range(0, stop)
-    for step, batch in zip(remaining, first._batches(remaining), strict=True):
+    for step, batch in zip(remaining, first.stream.batches(remaining), strict=True):
         first._step(step, 6, batch)
     first.progress = type(first.progress)(step=stop)
     first.save(6)
@@ -286,15 +288,26 @@ def test_the_rate_falls_where_validations_stop_improving(patches: Patches, tmp_p
     assert np.allclose(np.array(heard.rates) / heard.rates[0], [1, 1, 1, 0.5, 0.5, 0.5])
 
 
-@pytest.mark.parametrize("name", ["cutmix", "mixup"])
-def test_mixing_changes_training_and_resumes_as_the_very_same_run(patches: Patches, tmp_path: Path, name: str) -> None:
-    mix = {"name": name, "probability": 0.7}
-    whole = digest_after(training(patches, tmp_path / "whole", mix=mix))
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"mix": {"name": "cutmix", "probability": 0.7}},
+        {"mix": {"name": "mixup", "probability": 0.7}},
+        {"hard_cases": 0.8},
+        {"hard_cases": 0.8, "mix": {"name": "cutmix"}, "accumulate": 2, "workers": 1},
+    ],
+    ids=["cutmix", "mixup", "hard_cases", "all"],
+)
+def test_techniques_change_training_and_resume_as_the_very_same_run(
+    patches: Patches, tmp_path: Path, settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stream, "_ROUND_STEPS", 2)  # so that there are some
+    whole = digest_after(training(patches, tmp_path / "whole", **settings))
     assert whole != digest_after(training(patches, tmp_path / "plain"))
-    stopped = training(patches, tmp_path / "parts", mix=mix, checkpoint_steps=3)
+    stopped = training(patches, tmp_path / "parts", checkpoint_steps=3, **settings)
     stopped.run(6, Heard())
     stopped.last.files()[0].unlink()
-    resumed = training(patches, tmp_path / "parts", mix=mix)
+    resumed = training(patches, tmp_path / "parts", **settings)
     resumed.restore()
     assert resumed.progress.step == 3
     assert digest_after(resumed) == whole

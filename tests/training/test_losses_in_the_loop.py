@@ -65,7 +65,7 @@ def training(patches: Patches, folder: Path, config: LossConfig) -> Training:
     plan = TrainingSettings.model_validate({"total_steps": 4, "batch_size": 2, "workers": 0})
     network = UNetConfig(channels=(4, 8)).build(1, PHANTOM_LABELS.channels)
     loss = build_loss(config.weighed(counts(patches)) if config.needs_counts else config, PHANTOM_LABELS)
-    return Training(network, loss, patches, plan, torch.device("cpu"), folder)
+    return Training(network, loss, PHANTOM_LABELS, patches, plan, torch.device("cpu"), folder)
 
 
 @pytest.mark.parametrize("name", CONFIGS)
@@ -98,7 +98,7 @@ def test_a_run_with_ramps_and_counts_resumes_as_the_very_same_run(patches: Patch
     whole.run(4, Heard())
     first = training(patches, tmp_path / "parts", config)
     steps = range(2)
-    for step, batch in zip(steps, first._batches(steps), strict=True):
+    for step, batch in zip(steps, first.stream.batches(steps), strict=True):
         first._step(step, 4, batch)
     first.progress = type(first.progress)(step=2)
     first.save(4)

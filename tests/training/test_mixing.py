@@ -6,17 +6,18 @@ import numpy as np
 import pytest
 import torch
 
-from medseg.training.mixing import MIXES, CutMix, MixUp
+from medseg.training.mixing import MIXES, CutMix, Mixed, MixUp
 
 IMAGES = torch.stack([torch.full((1, 8, 10, 6), float(number)) for number in range(3)])
 LABELS = (IMAGES * 10).int()
+BATCH = Mixed(IMAGES, [(LABELS, 1.0)], torch.arange(3))
 
 
 @pytest.mark.parametrize("name", MIXES.names())
 def test_the_chance_alone_decides_and_nothing_is_changed_in_place(name: str) -> None:
     mix = MIXES[name].model_validate({"name": name, "probability": 1.0})
     before = IMAGES.clone(), LABELS.clone()
-    one, other, third = (mix(IMAGES, LABELS, np.random.default_rng(seed)) for seed in (1, 1, 2))
+    one, other, third = (mix(BATCH, np.random.default_rng(seed)) for seed in (1, 1, 2))
     assert torch.equal(one.images, other.images)
     assert not torch.equal(one.images, third.images)
     assert torch.equal(IMAGES, before[0])
@@ -27,14 +28,15 @@ def test_the_chance_alone_decides_and_nothing_is_changed_in_place(name: str) -> 
 @pytest.mark.parametrize("name", MIXES.names())
 def test_a_single_patch_and_probability_zero_stay_as_they_are(name: str) -> None:
     always, never = (MIXES[name].model_validate({"name": name, "probability": p}) for p in (1.0, 0.0))
-    assert torch.equal(always(IMAGES[1:2], LABELS[1:2], np.random.default_rng(0)).images, IMAGES[1:2])
-    assert torch.equal(never(IMAGES, LABELS, np.random.default_rng(0)).images, IMAGES)
+    (single,) = [piece for number, piece in enumerate(BATCH.pieces(3)) if number == 1]
+    assert always(single, np.random.default_rng(0)) == single
+    assert never(BATCH, np.random.default_rng(0)) == BATCH
 
 
 def test_cutmix_pastes_one_box_of_the_patch_before_with_its_label() -> None:
     shares = []
     for seed in range(200):
-        mixed = CutMix(probability=1.0)(IMAGES, LABELS, np.random.default_rng(seed))
+        mixed = CutMix(probability=1.0)(BATCH, np.random.default_rng(seed))
         ((labels, share),) = mixed.labels
         assert share == 1
         assert torch.equal((mixed.images * 10).int(), labels)  # image and label moved together
@@ -47,7 +49,7 @@ def test_cutmix_pastes_one_box_of_the_patch_before_with_its_label() -> None:
 
 
 def test_mixup_is_a_weighted_sum_of_images_and_of_losses() -> None:
-    mixed = MixUp(probability=1.0, concentration=1.0)(IMAGES, LABELS, np.random.default_rng(3))
+    mixed = MixUp(probability=1.0, concentration=1.0)(BATCH, np.random.default_rng(3))
     (own, share), (other, rest) = mixed.labels
     assert torch.equal(own, LABELS)
     assert torch.equal(other, LABELS[[2, 0, 1]])

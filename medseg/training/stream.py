@@ -1,0 +1,93 @@
+"""The batches of a run, in which difficult cases may come more often than easy ones."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+
+from medseg.data.loaders import Patches, batches
+from medseg.labels import LabelSet
+from medseg.training.settings import TrainingSettings
+
+_ROUND_STEPS = 25  # at least so many between two changes of the weights, each of which starts the workers anew
+
+
+class Stream:
+    """Batches for steps, evenly over the cases, or with a share of the draws by difficulty.
+
+    A case is as difficult as the soft Dice loss of its latest patches, in a running mean that halves with each. The
+    weights of a round of whole epochs follow from the rounds before it, so that any number of workers draws the same;
+    they and the difficulties are the state.
+    """
+
+    def __init__(self, patches: Patches, labels: LabelSet, settings: TrainingSettings) -> None:
+        self.patches, self.labels, self.settings = patches, labels, settings
+        cases = len(patches.cases)
+        self.difficulty = np.full(cases, np.nan)
+        self.round_epochs = -(-_ROUND_STEPS * settings.batch_size // cases)
+        self.weights: dict[int, np.ndarray] = {}  # of this round and the one before it, whose last draws may be left
+
+    def batches(self, steps: range) -> Iterator[dict[str, Any]]:
+        """The batches of these steps, which must follow those that were recorded."""
+        size, workers = self.settings.batch_size, self.settings.workers
+        if self.settings.hard_cases is None:
+            yield from batches(self.patches, size, steps, workers)
+            return
+        start = steps.start
+        while start < steps.stop:
+            number = self._round_of(start)
+            self.weights.setdefault(number, self._weights())
+            self.weights = {one: of for one, of in self.weights.items() if one >= number - 1}
+            end = min(self._first_step(number + 1), steps.stop)
+            yield from batches(self.patches, size, range(start, end), workers, self._weights_of)
+            start = end
+
+    @torch.no_grad()
+    def record(self, cases: torch.Tensor, logits_bks: torch.Tensor, label_b1s: torch.Tensor) -> None:
+        """Takes in how well patches `(B, K, *S)` of cases `(B)` were told."""
+        labels = self.labels
+        truth = labels.one_hot(label_b1s)[:, labels.foreground]
+        told = labels.probabilities(logits_bks.float())[:, labels.foreground]
+        counted = labels.counted(label_b1s)
+        if counted is not None:
+            told = told * counted
+        axes = tuple(range(2, told.ndim))
+        overlap, sizes = (told * truth).sum(axes), told.sum(axes) + truth.sum(axes)
+        losses = (1 - (2 * overlap + 1) / (sizes + 1)).mean(dim=1).cpu().numpy()
+        for case, loss in zip(cases.tolist(), losses, strict=True):
+            before = self.difficulty[case]
+            self.difficulty[case] = loss if np.isnan(before) else (before + loss) / 2
+
+    def state_dict(self) -> dict[str, Any]:
+        """Plain values and tensors."""
+        weights = {number: torch.from_numpy(weights) for number, weights in self.weights.items()}
+        return {"difficulty": torch.from_numpy(self.difficulty.copy()), "weights": weights}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Takes up what `state_dict` gave."""
+        self.difficulty = state["difficulty"].numpy().copy()
+        self.weights = {number: weights.numpy() for number, weights in state["weights"].items()}
+
+    def _weights(self) -> np.ndarray:
+        """The share of the draws that each case gets: `hard_cases` of them by difficulty, the rest evenly."""
+        share, cases = self.settings.hard_cases or 0.0, len(self.difficulty)
+        known = ~np.isnan(self.difficulty)
+        filled = np.where(known, self.difficulty, self.difficulty[known].mean() if known.any() else 1.0)
+        total = filled.sum()
+        by_difficulty = filled / total if total > 0 else np.full(cases, 1 / cases)
+        return (1 - share) / cases + share * by_difficulty
+
+    def _weights_of(self, epoch: int) -> np.ndarray:
+        return self.weights[epoch // self.round_epochs]
+
+    def _first_step(self, number: int) -> int:
+        """The first step with a draw of a round."""
+        return number * self.round_epochs * len(self.patches.cases) // self.settings.batch_size
+
+    def _round_of(self, step: int) -> int:
+        """The latest round that a step has draws of."""
+        last_draw = (step + 1) * self.settings.batch_size - 1
+        return last_draw // (len(self.patches.cases) * self.round_epochs)
