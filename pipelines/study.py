@@ -84,9 +84,14 @@ def with_threads(study: Study, count: int) -> Study:
 
 
 def with_digests(study: Study) -> Study:
-    """The study with the digest of its pretrained weights written down, so that the same file is asked for again."""
-    pinned = study.experiment.network.pinned()
-    return replace(study, experiment=study.experiment.model_copy(update={"network": pinned}))
+    """The study with the digests of the weights that it begins from written down: the same are asked for again."""
+    config = study.experiment
+    start = config.training.start and config.training.start.pinned()
+    pinned = {
+        "network": config.network.pinned(),
+        "training": config.training.model_copy(update={"start": start}),
+    }
+    return replace(study, experiment=config.model_copy(update=pinned))
 
 
 def build_training(
@@ -94,7 +99,7 @@ def build_training(
 ) -> Training:
     """Reads and prepares the training cases, and builds network and loss; the seed decides the first weights.
 
-    With `pretrained` they are those of the config's file, where it names one; a run that is resumed has its own.
+    With `pretrained` they are those of the config's files, where it names any; a run that is resumed has its own.
     """
     import torch
 
@@ -104,6 +109,7 @@ def build_training(
     from medseg.losses import build_loss
     from medseg.reproducibility import seeded
     from medseg.training.loop import Training
+    from medseg.training.start import begin_from
 
     config, labels = study.experiment, study.manifest.dataset.labels
     if config.training.threads is not None:
@@ -113,6 +119,8 @@ def build_training(
     network = config.build_network(len(study.manifest.dataset.channels), labels)
     if pretrained:
         config.network.load_pretrained(network)
+        if config.training.start is not None:
+            console.say(str(begin_from(network, config.training.start)))
     validation = _validation(study, network, device)
     cases = _prepared(study, console)
     return Training(

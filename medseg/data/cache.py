@@ -24,7 +24,6 @@ from medseg.errors import WriteError
 
 FACTS = "entry.json"
 _LOCK, _COUNT, _LEASES, _UNFINISHED, _GONE = "lock", "bytes", "leases", "unfinished", "gone"
-_BLOCK = 1 << 22
 
 
 class Entry(NamedTuple):
@@ -254,13 +253,9 @@ def key_of(content: Mapping[str, Any]) -> str:
 
 def file_digest(path: Path) -> str:
     """SHA-256 over a file's bytes or, for a folder, over the names and digests of all files in it."""
-    sha = hashlib.sha256()
     if path.is_dir():
-        for file in sorted(path.rglob("*")):
-            if file.is_file():
-                sha.update(f"{file.relative_to(path).as_posix()}\0{file_digest(file)}\0".encode())
-        return sha.hexdigest()
+        files = [file for file in sorted(path.rglob("*")) if file.is_file()]
+        listed = "".join(f"{file.relative_to(path).as_posix()}\0{file_digest(file)}\0" for file in files)
+        return hashlib.sha256(listed.encode()).hexdigest()
     with path.open("rb") as stream:
-        while block := stream.read(_BLOCK):
-            sha.update(block)
-    return sha.hexdigest()
+        return hashlib.file_digest(stream, "sha256").hexdigest()

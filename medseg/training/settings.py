@@ -10,6 +10,7 @@ from medseg.config import Settings
 from medseg.training.mixing import MIXES, MixConfig
 from medseg.training.optimizers import OPTIMIZERS, AdamW, OptimizerConfig
 from medseg.training.schedules import SCHEDULES, ScheduleConfig, WarmupCosine
+from medseg.training.start import StartSettings
 
 
 class TrainingSettings(Settings):
@@ -17,6 +18,7 @@ class TrainingSettings(Settings):
 
     total_steps: int | None = Field(default=None, ge=1)
     max_minutes: float | None = Field(default=None, gt=0)  # from the start of the process to the last step
+    start: StartSettings | None = None  # weights to begin from, in place of random ones
     batch_size: int = Field(default=4, ge=1)  # patches a step
     accumulate: int = Field(default=1, ge=1)  # pieces of a batch, where memory is short; a loss pools over each
     optimizer: Annotated[OptimizerConfig, OPTIMIZERS] = AdamW(name="adamw")

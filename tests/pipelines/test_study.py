@@ -16,8 +16,10 @@ from medseg.data.phantoms import PHANTOM_LABELS, phantom
 from medseg.experiment import ExperimentConfig
 from medseg.io import write_nifti
 from medseg.losses import CrossEntropyConfig
+from medseg.networks import UNetConfig
+from medseg.networks.tensor_files import file_digest
 from pipelines.console import Console
-from pipelines.study import build_training, open_study
+from pipelines.study import build_training, open_study, with_digests
 from pipelines.train import train_experiment
 
 SHAPE = (16, 20, 16)
@@ -76,3 +78,28 @@ def test_a_dry_run_forecasts_and_writes_nothing(
     assert forecast["seconds"] > 30 * forecast["step_s"]  # a validation comes on top
     assert "forecast: 30 steps of" in capsys.readouterr().out
     assert not (tmp_path / "runs").exists()
+
+
+def test_a_training_begins_from_the_weights_of_another(
+    manifest: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    content: dict[str, Any] = {
+        "name": "tuned",
+        "data": {"manifest": str(manifest), "fold": 0},
+        "patch": {"size": [16, 16, 16]},
+        "network": {"name": "unet", "channels": [4, 8]},
+        "training": {"total_steps": 1, "batch_size": 1, "workers": 0, "start": {"weights": str(tmp_path / "w.pt")}},
+    }
+    torch.manual_seed(7)
+    given = UNetConfig(channels=(4, 8)).build(1, PHANTOM_LABELS.channels).state_dict()
+    torch.save(given, tmp_path / "w.pt")
+    study = with_digests(open_study(ExperimentConfig.model_validate(content), manifest))
+    assert study.experiment.training.start is not None
+    assert study.experiment.training.start.sha256 == file_digest(tmp_path / "w.pt")
+    begun, resumed = (
+        build_training(study, tmp_path, torch.device("cpu"), Console(), pretrained=pretrained)
+        for pretrained in (True, False)
+    )
+    assert all(torch.equal(value, given[name]) for name, value in begun.network.state_dict().items())
+    assert not all(torch.equal(value, given[name]) for name, value in resumed.network.state_dict().items())
+    assert f"begins from {len(given)} of {len(given)} tensors of {tmp_path / 'w.pt'}" in capsys.readouterr().out

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
-import struct
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from pickle import UnpicklingError  # torch.load raises it; nothing here is unpickled
-from typing import Any
 
 import torch
 from torch import nn
@@ -17,18 +13,14 @@ from torch import nn
 from medseg.errors import ConfigError
 from medseg.networks.encoders.mix_transformer import is_mix_transformer
 from medseg.networks.encoders.smp_encoders import TIMM, check_encoder, library, make_encoder
+from medseg.networks.tensor_files import file_digest, first_line, read_tensors
 
 RGB = 3
 _ENDINGS = (".safetensors", ".pth", ".pt", ".bin", ".ckpt", ".tar")
-_WRAPPERS = ("state_dict", "model", "model_state_dict", "network")  # keys under which files keep their tensors
 _PREFIXES = ("module.", "_orig_mod.", "model.", "encoder.", "backbone.")
 _HEADS = ("fc.", "_fc.", "linear.", "last_linear.", "classifier.", "head.")  # what the libraries' own loaders drop
 _OUTSIDE = (*_HEADS, "decoder.", "segmentation_head.", "classification_head.")
 _OLD_DENSENET = re.compile(r"(denselayer\d+\.(?:norm|conv))\.([12]\.)")  # denselayer1.norm.1.weight, now norm1.weight
-_DAMAGED = (  # what torch.load raises for the one damaged file or the other
-    AssertionError, AttributeError, EOFError, LookupError, OSError, RuntimeError, TypeError, UnpicklingError,
-    ValueError, struct.error,
-)  # fmt: skip
 _SHOWN = 3
 
 
@@ -94,43 +86,6 @@ def weights_file(encoder: str, weights: str) -> Path:
     return _fetched(encoder, weights)
 
 
-def file_digest(path: Path) -> str:
-    """SHA-256 of a file's bytes."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def read_tensors(path: Path) -> dict[str, torch.Tensor]:
-    """The named tensors of a safetensors file or a torch state dict. Raises ConfigError; nothing is unpickled."""
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        content: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except (*_DAMAGED, SafetensorError) as error:
-        first = _first_line(error)
-        raise ConfigError(
-            f"{path}: holds no plain tensors ({first}); give a safetensors file or a state dict of torch"
-        ) from error
-    named = _unwrapped(content)
-    tensors = {key: value for key, value in named.items() if isinstance(key, str) and isinstance(value, torch.Tensor)}
-    if not tensors:
-        raise ConfigError(f"{path}: holds no state dict; give a safetensors file or a state dict of torch")
-    return tensors
-
-
-def _unwrapped(content: Any) -> Mapping[Any, Any]:
-    """The state dict in what a file holds; beside it may stand tensors that are none of its, such as an epoch."""
-    while isinstance(content, Mapping):
-        inner = [content[key] for key in _WRAPPERS if isinstance(content.get(key), Mapping)]
-        if not inner:
-            return content
-        content = inner[0]
-    return {}
-
-
 def _fetched(encoder: str, tag: str) -> Path:
     """The safetensors file that the hub keeps for an encoder; Hugging Face's client caches it."""
     from huggingface_hub import hf_hub_download
@@ -144,7 +99,7 @@ def _fetched(encoder: str, tag: str) -> Path:
         while cause.__cause__ is not None:  # the client wraps what went wrong in advice
             cause = cause.__cause__
         raise ConfigError(
-            f"weights {tag!r}: {repository} cannot be fetched ({type(cause).__name__}: {_first_line(cause)}); without "
+            f"weights {tag!r}: {repository} cannot be fetched ({type(cause).__name__}: {first_line(cause)}); without "
             "a connection, give the path of a local file"
         ) from error
 
@@ -214,10 +169,6 @@ def _plain(key: str) -> str:
             if key.startswith(prefix):
                 key, stripped = key.removeprefix(prefix), True
     return _OLD_DENSENET.sub(r"\1\2", key.replace("_", "."))
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).splitlines()[0] if str(error) else type(error).__name__
 
 
 def _listed(unfit: list[str], wanted: Mapping[str, torch.Tensor], found: Mapping[str, torch.Tensor]) -> str:
