@@ -98,7 +98,7 @@ def begin_from(network: nn.Module, settings: StartSettings) -> Report:
     if (unasked and not settings.partial) or not loaded:
         raise ConfigError(
             f"{path}: fits {len(loaded)} of the {len(wanted)} tensors of the network, not {_few(unasked)}; give "
-            "weights of this very network, name what begins anew in training.start.anew, or set training.start.partial: true"
+            "weights of this very network, name what begins anew in training.start.anew, or set its key partial: true"
         )
     if broken := [name for name in loaded if not found[name].isfinite().all()]:
         raise ConfigError(f"{path}: holds values that are not finite in {broken[0]}; give a file that is whole")
