@@ -11,18 +11,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+from pydantic import Field
 
 from medseg.config import Settings, validate
 from medseg.data.manifest import DatasetInfo
 from medseg.errors import ConfigError, ModelError, WriteError
 from medseg.experiment import ExperimentConfig, changed, check_laterality
 from medseg.geometry import Geometry
+from medseg.inference.settings import Average
 from medseg.labels import LabelSet
 from medseg.reproducibility import weights_digest
 from medseg.volume import Segmentation, Volume
 
 if TYPE_CHECKING:
     import torch
+    from torch import nn
 
     from medseg.inference.predictor import Predictor
 
@@ -32,6 +35,13 @@ CHANGEABLE = ("inference", "metrics", "postprocessing")  # parts of an experimen
 # Modalities of images, DICOM PS3.3 C.7.3.1.1.1, and what data sets call two of them.
 _MODALITIES = {code: code for code in ("CR", "CT", "DX", "MG", "MR", "NM", "OPT", "PT", "RF", "SM", "US", "XA", "XC")}
 _MODALITIES |= {"MRI": "MR", "PET": "PT"}
+
+
+class EnsembleSettings(Settings):
+    """Networks that were trained apart and are used as one."""
+
+    members: tuple[str, ...] = Field(min_length=1)  # each network's title
+    average: Average = "logits"
 
 
 class ModelCard(Settings):
@@ -47,6 +57,7 @@ class ModelCard(Settings):
     training_cases: int
     total_steps: int
     weights_sha256: str
+    ensemble: EnsembleSettings | None = None  # of several networks; the weights then hold `members.0.` and so on
     intended_use: str = "for research use"
 
     @property
@@ -86,7 +97,7 @@ class TrainedModel:
         config, labels = self.card.experiment, self.card.dataset.labels
         check_laterality(config, labels)
         _check_postprocessing(config, labels)
-        network = config.build_network(len(self.card.dataset.channels), labels)
+        network = self._network()
         try:
             network.load_state_dict(dict(self.weights))
         except RuntimeError as error:
@@ -95,6 +106,16 @@ class TrainedModel:
                 "copy the model folder again"
             ) from error
         return Predictor(network, labels, config.preprocessing, config.patch, config.inference, device)
+
+    def _network(self) -> nn.Module:
+        """Untrained, as the card describes it."""
+        config, dataset, ensemble = self.card.experiment, self.card.dataset, self.card.ensemble
+        if ensemble is None:
+            return config.build_network(len(dataset.channels), dataset.labels)
+        from medseg.inference.ensemble import Ensemble
+
+        members = [config.build_network(len(dataset.channels), dataset.labels) for _ in ensemble.members]
+        return Ensemble(members, dataset.labels, ensemble.average)
 
     def check_modality(self, volume: Volume) -> None:
         """Raises ModelError where a DICOM image is of another modality than those that the channels are named after.
@@ -158,6 +179,44 @@ def _replace(folder: Path, fresh: Path, old: Path) -> None:
         if had_one:
             old.rename(folder)
         raise
+
+
+def ensemble_of(models: Sequence[TrainedModel], name: str, version: str, average: Average) -> TrainedModel:
+    """Models of one experiment, which may differ in fold, seed and training alone, as one model.
+
+    Raises ModelError for models that cannot be used as one.
+    """
+    first = models[0].card
+    weights: dict[str, torch.Tensor] = {}
+    for number, model in enumerate(models):
+        differing = _differing(model.card, first) or (["ensemble"] if first.ensemble is not None else [])
+        if differing:
+            raise ModelError(
+                f"{model.card.title} and {first.title} differ in {', '.join(differing)}, or are ensembles themselves; "
+                "join models of one experiment"
+            )
+        weights |= {f"members.{number}.{key}": tensor for key, tensor in model.weights.items()}
+    everywhere = first.experiment.data.model_copy(update={"fold": None, "leave_out": None})
+    content = first.model_copy(
+        update={
+            "name": name,
+            "version": version,
+            "experiment": first.experiment.model_copy(update={"data": everywhere}),
+            "training_cases": max(model.card.training_cases for model in models),
+            "weights_sha256": weights_digest(weights),
+            "ensemble": EnsembleSettings(members=tuple(model.card.title for model in models), average=average),
+        }
+    )
+    return TrainedModel(content, weights)
+
+
+def _differing(one: ModelCard, other: ModelCard) -> list[str]:
+    """What keeps two models from being used as one."""
+    of_card = [
+        part for part in ("dataset", "manifest_digest", "ensemble") if getattr(one, part) != getattr(other, part)
+    ]
+    shared = ("preprocessing", "patch", "network", "inference", "metrics", "postprocessing")
+    return of_card + [part for part in shared if getattr(one.experiment, part) != getattr(other.experiment, part)]
 
 
 def _check_postprocessing(config: ExperimentConfig, labels: LabelSet) -> None:

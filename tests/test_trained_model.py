@@ -15,8 +15,11 @@ from medseg.config import validate
 from medseg.data.phantoms import PHANTOM_LABELS, phantom
 from medseg.errors import ConfigError, ModelError, WriteError
 from medseg.experiment import ExperimentConfig
+from medseg.inference.ensemble import Ensemble
+from medseg.inference.settings import Average
+from medseg.labels import Label, LabelSet
 from medseg.reproducibility import weights_digest
-from medseg.trained_model import ModelCard, TrainedModel, load_model
+from medseg.trained_model import ModelCard, TrainedModel, ensemble_of, load_model
 from medseg.volume import Volume
 
 CPU = torch.device("cpu")
@@ -189,3 +192,48 @@ def test_another_modality_than_the_one_trained_on_is_refused(
         return
     with pytest.raises(ModelError, match=rf"modality is {modality}.* {channels[0]}; .*--modality {modality}"):
         model.check_modality(other)
+
+
+@pytest.mark.parametrize("average", ["logits", "probabilities"])
+def test_an_ensemble_is_the_mean_of_its_members(tmp_path: Path, average: Average) -> None:
+    members, (image, _) = [trained(seed) for seed in range(3)], phantom(1, SHAPE)
+    array = image.array.astype(np.float32)
+    joined = load_model(ensemble_of(members, "all", "1", average).save(tmp_path / "model"))
+    found = [torch.from_numpy(one.predictor(CPU).logits(array)) for one in members]
+    together = torch.from_numpy(joined.predictor(CPU).logits(array))
+    if average == "logits":
+        assert torch.allclose(together, torch.stack(found).mean(0), atol=1e-5)
+    else:  # windows are blended as logits, so that one window must hold all
+        small = array[:, :8, :8, :8]
+        shares = torch.stack([torch.from_numpy(one.predictor(CPU).logits(small)).softmax(0) for one in members]).mean(0)
+        together = torch.from_numpy(joined.predictor(CPU).logits(small))
+        assert torch.allclose(together.softmax(0), shares, atol=1e-5)
+    assert joined.card.ensemble is not None
+    assert joined.card.ensemble.members == tuple(one.card.title for one in members)
+    assert joined.card.experiment.data.fold is None
+
+
+def test_the_probabilities_of_overlapping_labels_are_averaged_one_by_one() -> None:
+    labels = LabelSet(kind="overlapping", labels=(Label(name="a", value=1), Label(name="b", value=2)))
+
+    class Fixed(torch.nn.Module):
+        def __init__(self, *logits: float) -> None:
+            super().__init__()
+            self.logits = torch.tensor(logits).view(1, 2, 1, 1)
+
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            return self.logits
+
+    found = Ensemble([Fixed(0.0, 100.0), Fixed(-100.0, 100.0)], labels, "probabilities")(torch.zeros(1, 1, 1, 1))
+    assert torch.allclose(labels.probabilities(found).flatten(), torch.tensor([0.25, 1.0]), atol=1e-6)
+    assert found.isfinite().all()
+
+
+def test_models_that_cannot_be_used_as_one_are_refused() -> None:
+    one = trained()
+    other_channels, other_data = trained(channels=("CT",)), trained(1)
+    other_data.card = other_data.card.model_copy(update={"manifest_digest": "1" * 64})
+    windows = trained(2).adapted(["inference.overlap=0.25"])
+    for stranger, part in ((other_channels, "dataset"), (other_data, "manifest_digest"), (windows, "inference")):
+        with pytest.raises(ModelError, match=f"differ in {part}, .*; join models of one experiment"):
+            ensemble_of([one, stranger], "all", "1", "logits")

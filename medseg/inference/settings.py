@@ -8,6 +8,8 @@ from pydantic import Field
 
 from medseg.config import Settings
 
+Average = Literal["logits", "probabilities"]  # of an ensemble
+
 
 class InferenceSettings(Settings):
     """Windows, test-time augmentation, precision."""

@@ -20,9 +20,9 @@ from medseg.errors import MedsegError, WriteError
 from medseg.evaluation.writing import SCORES
 from medseg.experiment import ExperimentConfig
 from medseg.io.atomic import atomic_write_text
-from pipelines.benchmark.children import ChildError, Medseg, medseg
 from pipelines.benchmark.costing import Phase
 from pipelines.benchmark.results import Result, described, foreground_dice, read_result, this_machine, write_result
+from pipelines.children import ChildError, Medseg, medseg
 from pipelines.console import Console, duration
 from pipelines.locations import find_manifest, output_folder
 from pipelines.stopping import patient_signals

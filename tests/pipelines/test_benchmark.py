@@ -20,12 +20,12 @@ from medseg.data.manifest import read_manifest, write_manifest
 from medseg.errors import ConfigError, MedsegError
 from medseg.extras import ZOO
 from medseg.networks import NETWORKS
-from pipelines.benchmark.children import ChildError
 from pipelines.benchmark.comparison import losses, networks
 from pipelines.benchmark.results import Result, foreground_dice, one_machine
 from pipelines.benchmark.stages import Plan
 from pipelines.benchmark.tables import interval, markdown
 from pipelines.benchmark.work import Work
+from pipelines.children import ChildError
 from pipelines.locations import find_manifest
 
 COST = {

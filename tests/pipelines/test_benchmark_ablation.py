@@ -11,8 +11,8 @@ import yaml
 
 from medseg.errors import MedsegError
 from pipelines.benchmark.ablation import AblationPlan, ablation
-from pipelines.benchmark.children import ChildError
 from pipelines.benchmark.work import Work
+from pipelines.children import ChildError
 
 MACHINE = {"device": "abacus", "cores": 2, "threads": 2, "torch": "2.0", "monai": "1.0", "medseg": "0.1"}
 DICE = {"cross_entropy": 0.8, "dice_ce": 0.9}  # of a training by its loss; plus 0.01 a seed

@@ -17,7 +17,7 @@ from medseg.data.manifest import Manifest, write_manifest
 from medseg.data.phantoms import PHANTOM_LABELS, phantom
 from medseg.io import write_nifti
 from medseg.networks import UNetConfig
-from pipelines.benchmark.children import ChildError, medseg, surroundings
+from pipelines.children import ChildError, medseg, surroundings
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 MEDSEG = [sys.executable, "-c", "from pipelines.command import main; main()"]
