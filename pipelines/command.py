@@ -86,6 +86,35 @@ def train(
     perform(journey, as_json, verbose)
 
 
+@app.command("cross-validate")
+def cross_validate(
+    config: Annotated[str, typer.Argument(metavar="CONFIG", help="YAML file, or the name of a shipped config.")],
+    assignments: Assignments = None,
+    data_root: DataRoot = None,
+    output: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Folder for all of it; default: runs/NAME-cross-validation.")
+    ] = None,
+    by: Annotated[
+        str | None, typer.Option(metavar="COLUMN", help="Leave out each value of a column instead of each fold.")
+    ] = None,
+    parallel: Annotated[int, typer.Option(metavar="N", min=1, help="Trainings side by side.")] = 1,
+    device: Device = "auto",
+    as_json: Json = False,
+    verbose: Verbose = False,
+) -> None:
+    """Train once for each fold, score every case by the network that never saw it, and join the networks.
+
+    What is done is kept: after Ctrl-C the same command goes on.
+    """
+
+    def journey() -> object:
+        from pipelines.cross_validate import cross_validate
+
+        return cross_validate(config, assignments or [], data_root, output, by, parallel, device)
+
+    perform(journey, as_json, verbose)
+
+
 @app.command()
 def resume(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of the run to go on with.")],

@@ -31,7 +31,7 @@ from pipelines.scoring import Scoring, result_of
 from pipelines.stopping import StopAskedError, patient_signals
 from pipelines.study import Study
 
-CONFIG, RECORD = "config.yaml", "run.json"
+CONFIG, RECORD, PREDICTIONS, EVALUATION = "config.yaml", "run.json", "predictions", "evaluation"
 _CODE = Path(__file__).resolve().parents[1]  # the checkout, where this is one
 _LOGGED_STEPS = 10  # steps that one point of a curve is the mean of
 
@@ -171,8 +171,9 @@ class Run:
     ) -> dict[str, Any]:
         predictor = model.predictor(training.device)
         labels, metrics = study.manifest.dataset.labels, self.experiment.metrics
-        scoring = Scoring(study.read, lambda image: model.segment(image, predictor), labels, metrics)
-        folder = self.folder / "evaluation"
+        kept = self.folder / PREDICTIONS
+        scoring = Scoring(study.read, lambda image: model.segment(image, predictor), labels, metrics, kept)
+        folder = self.folder / EVALUATION
         summary = scoring.write(scoring.run(study.validation, console), study.validation, folder, console)
         tracker.log_metrics({f"final/{name}": value for name, value in summary.means().items()}, model.card.total_steps)
         for path in sorted(folder.iterdir()):

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 from medseg.data.dataset import Case
-from medseg.errors import DataError, ManifestError, MedsegError, ModelError, WriteError
+from medseg.errors import DataError, ManifestError, MedsegError, ModelError, ReadError, WriteError
 from medseg.evaluation import (
     CaseScores,
     FailedCase,
@@ -35,12 +37,13 @@ Read = Callable[[Case], tuple[str, Volume, Segmentation]]
 
 @dataclass(frozen=True)
 class Scoring:
-    """How cases are read, segmented and measured."""
+    """How cases are read, segmented and measured, and the folder that keeps the predictions, where there is one."""
 
     read: Read
     segment: Callable[[Volume], Segmentation]
     labels: LabelSet
     settings: MetricsConfig
+    predictions: Path | None = None
 
     def run(self, cases: Sequence[Case], console: Console) -> Scores:
         """Scores every case; one that cannot be read or compared is kept with its reason, and the rest go on."""
@@ -50,7 +53,10 @@ class Scoring:
             for case in cases:
                 try:
                     case_id, image, truth = self.read(case)
-                    scored.append(score(case_id, self.segment(image), truth, self.settings))
+                    found = self.segment(image)
+                    if self.predictions is not None:
+                        keep_prediction(self.predictions, case_id, found)
+                    scored.append(score(case_id, found, truth, self.settings))
                 except (DataError, ManifestError, ModelError) as error:
                     failed.append(FailedCase(case.id, str(error)))
                 steps.advance(1)
@@ -77,6 +83,32 @@ class Scoring:
             table = case_table(scores, limit=len(scores.failed))
             console.table(table.headers, table.rows, title="cases that could not be scored")
         return summary
+
+
+def keep_prediction(folder: Path, case_id: str, segmentation: Segmentation) -> Path:
+    """Writes the array of a segmentation, from which other scores can be taken without the network."""
+    import numpy as np
+
+    buffer = BytesIO()
+    np.savez_compressed(buffer, label=segmentation.array)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise WriteError(f"{folder}: cannot be made ({error.strerror}); choose another --output") from error
+    return atomic_write_bytes(folder / f"{case_id}.npz", buffer.getvalue())
+
+
+def kept_prediction(folder: Path, case_id: str, truth: Segmentation) -> Segmentation:
+    """A kept segmentation, on the grid of its truth. Raises ReadError where it is absent or damaged."""
+    import numpy as np
+
+    path = folder / f"{case_id}.npz"
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            array = arrays["label"]
+    except (OSError, ValueError, KeyError, BadZipFile) as error:
+        raise ReadError(f"{path}: is missing or damaged; score the run again with medseg evaluate") from error
+    return Segmentation(array, truth.geometry, truth.labels)
 
 
 def _remove_pictures(folder: Path) -> None:

@@ -20,6 +20,7 @@ class TrackingConfig(Settings):
     name: Literal["mlflow", "none"] = "mlflow"
     store: str | None = None
     experiment: str = Field(default="medseg", min_length=1)
+    parent: str | None = None  # run id of the run that this one is a part of, as a fold of a cross-validation
 
     @field_validator("store")
     @classmethod

@@ -44,7 +44,7 @@ class MlflowTracker:
     """
 
     def __init__(self, config: TrackingConfig, folder: Path) -> None:
-        self._experiment = config.experiment
+        self._experiment, self._parent = config.experiment, config.parent
         self._store = config.store or f"sqlite:///{folder.absolute().as_posix()}/mlflow.db"
         is_file = self._store.startswith("sqlite:///")
         self._folder = Path(self._store.removeprefix("sqlite:///")).absolute().parent if is_file else folder.absolute()
@@ -74,7 +74,7 @@ class MlflowTracker:
                 run = self._client.get_run(run_id)
                 self._client.update_run(run_id, status="RUNNING")
             self._run_id = run.info.run_id
-        self.log_tags(tags)
+        self.log_tags(tags if self._parent is None else {**tags, "mlflow.parentRunId": self._parent})
 
     def log_params(self, params: Mapping[str, object]) -> None:
         from mlflow.entities import Param
