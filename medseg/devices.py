@@ -6,6 +6,7 @@ import contextlib
 import os
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Literal
 
 import torch
@@ -67,6 +68,30 @@ def be_deterministic(device: torch.device) -> None:
     if device.type == "cuda":
         torch.use_deterministic_algorithms(True, warn_only=True)
         torch.backends.cudnn.benchmark = False
+
+
+def free_memory_bytes(device: torch.device) -> int:
+    """Memory that nobody uses: of the GPU, or of the machine as far as this process may have it."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    return min(_available(), *_container_limits(), sys.maxsize)
+
+
+def _available() -> int:
+    """MemAvailable of proc(5); elsewhere the memory that is built in."""
+    with contextlib.suppress(OSError, StopIteration, ValueError):
+        lines = Path("/proc/meminfo").read_text(encoding="utf-8").splitlines()
+        return int(next(line.split()[1] for line in lines if line.startswith("MemAvailable:"))) * 1024
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def _container_limits() -> list[int]:
+    """What a container's control group allows (Linux, cgroup v2 and v1); nothing where it allows all."""
+    found = []
+    for place in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
+        with contextlib.suppress(OSError, ValueError):
+            found.append(int(Path(place).read_text(encoding="utf-8")))
+    return found
 
 
 def peak_memory_bytes(device: torch.device) -> int:

@@ -66,6 +66,32 @@ def demo(
 
 
 @app.command()
+def plan(
+    manifest: Annotated[str, typer.Argument(metavar="MANIFEST", help="Folder, or the name of a shipped manifest.")],
+    minutes: Annotated[float, typer.Option(metavar="M", min=0.1, help="Length of the training.")] = 60.0,
+    memory: Annotated[
+        str | None,
+        typer.Option(metavar="SIZE", help="Memory that it may use, as 24GB; default: 60 % of the free."),
+    ] = None,
+    data_root: DataRoot = None,
+    output: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="The YAML file; default: NAME_plan.yaml here.")
+    ] = None,
+    device: Device = "auto",
+    as_json: Json = False,
+    verbose: Verbose = False,
+) -> None:
+    """Write an experiment for a data set, sized to memory and time by measurement, with a reason for every choice."""
+
+    def journey() -> object:
+        from pipelines.plan import plan
+
+        return plan(manifest, data_root, output, minutes, memory, device)
+
+    perform(journey, as_json, verbose)
+
+
+@app.command()
 def train(
     config: Annotated[str, typer.Argument(metavar="CONFIG", help="YAML file, or the name of a shipped config.")],
     assignments: Assignments = None,

@@ -68,7 +68,17 @@ def test_every_command_of_readme_runs(workshop: Path) -> None:
         filled = [str(runs[0].relative_to(workshop)) if part == "runs/RUN" else part for part in arguments]
         medseg([*filled, *(SHORT if filled[0] in ("train", "cross-validate") else [])], workshop)
         ran.add(" ".join(filled[:2]) if filled[0] == "manifest" else filled[0])
-    assert {"train", "cross-validate", "evaluate", "infer", "resume", "manifest build", "manifest check", "schema", "list"} <= ran
+    assert {
+        "train",
+        "cross-validate",
+        "evaluate",
+        "infer",
+        "resume",
+        "manifest build",
+        "manifest check",
+        "schema",
+        "list",
+    } <= ran
     made = sorted(path.name for path in (workshop / "out").iterdir())
     assert made == ["STUDY_label.nii.gz", "STUDY_seg.dcm", "inference.json"]
     assert json.loads((workshop / "experiment.schema.json").read_text())["title"] == "ExperimentConfig"
