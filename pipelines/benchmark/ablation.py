@@ -11,7 +11,7 @@ from typing import Any
 from medseg.experiment import ExperimentConfig
 from pipelines.benchmark.ladder import Variant, read_ladder, variants
 from pipelines.benchmark.results import Result, one_machine
-from pipelines.benchmark.stages import cases_of_all, lasting, stepping
+from pipelines.benchmark.stages import cases_of_all, fastest_step_s, lasting, stepping
 from pipelines.benchmark.tables import (
     INTERVALS,
     Content,
@@ -43,9 +43,9 @@ class AblationPlan:
     steps: int = 0  # instead of minutes
     seeds: int = 3
 
-    def budgeted(self, experiment: ExperimentConfig, seed: int) -> ExperimentConfig:
-        """The experiment as long as planned, under a seed so many after its own."""
-        return stepping(experiment, self.steps, seed) if self.steps else lasting(experiment, self.minutes, seed)
+    def budgeted(self, experiment: ExperimentConfig, step_s: float, seed: int) -> ExperimentConfig:
+        """The experiment as long as planned where a step takes so long, under a seed so many after its own."""
+        return stepping(experiment, self.steps, seed) if self.steps else lasting(experiment, self.minutes, step_s, seed)
 
 
 @dataclass(frozen=True)
@@ -61,23 +61,33 @@ def ablation(work: Work, plan: AblationPlan, assignments: Sequence[str]) -> dict
     """Trains where a rung changes the training; where it changes the use of a model alone, the same weights serve."""
     found = list(variants(read_ladder(plan.rungs or find_benchmark("ablation")), plan.dims, plan.weights, assignments))
     is_new = [True, *(not one.only_uses(before) for before, one in pairwise(found))]
-    trained = _train(work, [one for one, new in zip(found, is_new, strict=True) if new], plan)
-    rungs, weights = list[RungResults](), list[Result]()
+    own = [one for one, new in zip(found, is_new, strict=True) if new]
+    places = [f"{number}/{len(own)}" for number in range(1, len(own) + 1)]
+    steps_s = [
+        fastest_step_s(work.cost(one.experiment, "training", place)) for one, place in zip(own, places, strict=True)
+    ]
+    trained = list(zip(steps_s, _train(work, own, steps_s, plan), strict=True))
+    rungs, weights, step_s = list[RungResults](), list[Result](), 0.0
     for variant, new in zip(found, is_new, strict=True):
         if new:
-            weights = results = trained.pop(0)
+            step_s, weights = trained.pop(0)
+            results = weights
         else:
             work.console.say(f"other use of the same weights: {variant.label}")
-            uses = [plan.budgeted(variant.experiment, seed) for seed in range(plan.seeds)]
+            uses = [plan.budgeted(variant.experiment, step_s, seed) for seed in range(plan.seeds)]
             results = [work.evaluate(use, one, variant.use()) for use, one in zip(uses, weights, strict=True)]
         rungs.append(RungResults(variant, new, results))
     return _report(work, rungs, work.blind(found[0].experiment), plan)
 
 
-def _train(work: Work, found: Sequence[Variant], plan: AblationPlan) -> list[list[Result]]:
+def _train(work: Work, found: Sequence[Variant], steps_s: Sequence[float], plan: AblationPlan) -> list[list[Result]]:
     """A result for each variant and seed."""
     seconds = 0.0 if plan.steps else plan.minutes * 60
-    jobs = [Job(plan.budgeted(one.experiment, seed), seconds) for one in found for seed in range(plan.seeds)]
+    jobs = [
+        Job(plan.budgeted(one.experiment, step_s, seed), seconds)
+        for one, step_s in zip(found, steps_s, strict=True)
+        for seed in range(plan.seeds)
+    ]
     results = work.train(jobs)
     return [results[start : start + plan.seeds] for start in range(0, len(results), plan.seeds)]
 
@@ -87,7 +97,7 @@ def _report(work: Work, rungs: Sequence[RungResults], blind: Result, plan: Ablat
     among = cases_of_all([rung.results for rung in rungs])
     contents = [_content(rung, before, among) for before, rung in zip([None, *rungs[:-1]], rungs, strict=True)]
     every = [result for rung in rungs for result in rung.results]
-    length = f"{plan.steps} steps" if plan.steps else f"{plan.minutes:g} minutes"
+    length = f"{plan.steps} steps" if plan.steps else f"the steps of {plan.minutes:g} minutes"
     head = head_line(every, [rungs[0].variant.experiment], plan.seeds)
     how = f"Dice and gains are means over cases and seeds; a gain is paired by case and seed. {INTERVALS}"
     parts = [f"{head} {plan.dims}D, {length} a training.", _table(contents), how, blind_line(blind, among)]

@@ -91,7 +91,7 @@ def _report(
     if best:
         longer = [result for row in best for result in row.trainings["minutes"]]
         head = head_line([*costs, *trained, *longer], experiments, plan.best_seeds)
-        parts += [f"The best, {plan.best_minutes:g} minutes each. {head}", _best_table(of_best, kind)]
+        parts += [f"The best, for the steps of {plan.best_minutes:g} minutes each. {head}", _best_table(of_best, kind)]
         parts += cases_line(cases_of_all([row.trainings["minutes"] for row in best]), of_best, "equal_minutes_")
     facts = {"machine": one_machine([*costs, *trained]), "plan": asdict(plan), "blind": blind.answer if blind else None}
     result = publish(work, {**facts, "best": of_best}, contents, "\n\n".join(parts) + "\n")
@@ -152,7 +152,7 @@ def _told(error: str | None) -> str:
 
 def _how(plan: Plan) -> str:
     """What the columns mean."""
-    trained = [f"{plan.minutes:g} minutes from the start of the program"] if plan.minutes else []
+    trained = [f"the steps that {plan.minutes:g} minutes hold at its fastest measured step"] if plan.minutes else []
     trained += [f"{plan.steps} steps"] if plan.steps else []
     told = f" Each trained for {' and for '.join(trained)}, scored on whole cases. {INTERVALS}" if plan.trains else ""
     return (

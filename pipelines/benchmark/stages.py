@@ -51,6 +51,11 @@ class Row:
         failed = (result.error for result in self.trainings.get(budget, []) if result.error)
         return self.entry.skipped or next(failed, "")
 
+    @property
+    def step_s(self) -> float:
+        """Seconds of a training step as it was measured; 0 where it is not known."""
+        return fastest_step_s(self.costs.get("training"))
+
     def cost_error(self, phase: str) -> str:
         """Why a cost is not known."""
         return (self.costs[phase].error or "") if phase in self.costs else ""
@@ -76,8 +81,8 @@ def first_stage(work: Work, entries: Sequence[Entry], plan: Plan, phases: Sequen
     for number, (row, experiment) in enumerate(able, start=1):
         row.costs.update((phase, work.cost(experiment, phase, f"{number}/{len(able)}")) for phase in phases)
     if plan.trains:
-        timed = [Job(lasting(one, plan.minutes), plan.minutes * 60) for _, one in able if plan.minutes]
-        counted = [Job(stepping(one, plan.steps), _step_s(row) * plan.steps) for row, one in able if plan.steps]
+        timed = [Job(lasting(one, plan.minutes, row.step_s), plan.minutes * 60) for row, one in able if plan.minutes]
+        counted = [Job(stepping(one, plan.steps), row.step_s * plan.steps) for row, one in able if plan.steps]
         results = iter(work.train([*timed, *counted]))
         for row, _ in able if plan.minutes else []:
             row.trainings["minutes"] = [next(results)]
@@ -90,7 +95,7 @@ def second_stage(work: Work, rows: Sequence[Row], plan: Plan) -> list[Row]:
     """The best of all, in 2D or 3D, trained for longer and under several seeds, the best first."""
     again = [Row(row.entry, row.costs) for row, score in _ranked(rows, plan.ranking) if score >= 0][: plan.best]
     jobs = [
-        Job(lasting(row.entry.experiment, plan.best_minutes, seed), plan.best_minutes * 60)
+        Job(lasting(row.entry.experiment, plan.best_minutes, row.step_s, seed), plan.best_minutes * 60)
         for row in again
         for seed in range(plan.best_seeds)
         if row.entry.experiment is not None
@@ -101,9 +106,24 @@ def second_stage(work: Work, rows: Sequence[Row], plan: Plan) -> list[Row]:
     return [row for row, _ in _ranked(again, "minutes")]
 
 
-def lasting(experiment: ExperimentConfig, minutes: float, seed: int = 0) -> ExperimentConfig:
-    """The experiment for so many minutes, under a seed so many after its own."""
-    return _budgeted(experiment, seed, total_steps=None, max_minutes=minutes)
+def fastest_step_s(cost: Result | None) -> float:
+    """Seconds of the fastest training step that was measured, the one that other work on the machine held up least.
+
+    0 where nothing was measured.
+    """
+    answer = (cost.answer if cost is not None else None) or {}
+    return float(answer.get("fastest_s", 0.0)) * int(answer.get("batch", 0))
+
+
+def lasting(experiment: ExperimentConfig, minutes: float, step_s: float, seed: int = 0) -> ExperimentConfig:
+    """The experiment for the steps that so many minutes hold, under a seed so many after its own.
+
+    The steps are counted before the training, which may then be held up without losing any. Where a step's time is not
+    known (0), the training times its own.
+    """
+    if not step_s:
+        return _budgeted(experiment, seed, total_steps=None, max_minutes=minutes)
+    return stepping(experiment, max(1, int(minutes * 60 / step_s)), seed)
 
 
 def stepping(experiment: ExperimentConfig, steps: int, seed: int = 0) -> ExperimentConfig:
@@ -125,9 +145,3 @@ def _ranked(rows: Sequence[Row], budget: Budget) -> Iterator[tuple[Row, float]]:
     yield from sorted(
         zip(rows, scores, strict=True), key=lambda pair: (bool(pair[0].entry.skipped), -pair[1])
     )  # a stable sort: ties keep their order
-
-
-def _step_s(row: Row) -> float:
-    """Seconds of a step, as its cost was measured."""
-    answer = row.costs["training"].answer or {}
-    return float(answer.get("seconds", 0.0)) * int(answer.get("batch", 0))

@@ -69,7 +69,7 @@ class FakeMedseg:
     def _train(self, arguments: Sequence[str]) -> dict[str, Any]:
         experiment, name = yaml.safe_load(Path(arguments[1]).read_text()), self._name(arguments[1])
         steps = experiment["training"]["total_steps"]
-        if name == self.broken or (name == self.breaks_steps and steps):
+        if name == self.broken or (name == self.breaks_steps and steps == 100):
             raise ChildError("loss is nan on p1")
         run = _after(arguments, "--output") / "run"
         evaluation = scored(run / "evaluation", self.dice[name] + 0.01 * experiment["seed"], name == self.loses_a_case)
@@ -125,7 +125,7 @@ def test_the_table_holds_costs_and_dice_the_best_first(tmp_path: Path, fake: Fak
     rows = lines(tmp_path)
     assert [row[0] for row in rows[2:]] == ["attention_unet", "unet"]
     assert rows[3][1:6] == ["3D", "4 x 40 x 56 x 40", "1.23", "7.9", "0.250"]
-    assert rows[3][8:] == ["40", "321", "0.800 [0.780, 0.820]", "0.800"]
+    assert rows[3][8:] == ["40", "150", "0.800 [0.780, 0.820]", "0.800"]
     assert [row["label"] for row in result["rows"]] == ["attention_unet", "unet"]
     table = list(csv.DictReader(io.StringIO((tmp_path / "out" / "benchmark.csv").read_text())))
     assert float(table[1]["equal_minutes_dice"]) == pytest.approx(0.8)
@@ -145,7 +145,8 @@ def test_the_best_train_longer_under_several_seeds(tmp_path: Path, fake: FakeMed
     assert best["equal_minutes_dice"] == pytest.approx(0.85 + 0.01)  # seeds 0, 1, 2
     assert best["equal_minutes_seeds"] == 3
     settings = [yaml.safe_load(Path(call[1]).read_text()) for call in fake.trainings]
-    assert [(one["seed"], one["training"]["max_minutes"]) for one in settings[4:]] == [(0, 10.0), (1, 10.0), (2, 10.0)]
+    lengths = [(one["seed"], one["training"]["total_steps"]) for one in settings[4:]]
+    assert lengths == [(0, 750), (1, 750), (2, 750)]  # ten minutes of 4 x 0.2 s, the fastest step
     assert {one["tracking"]["name"] for one in settings} == {"none"}
 
 
@@ -215,9 +216,9 @@ def test_progress_names_the_place_and_the_time_left(
     networks(work_in(tmp_path, fake), TWO, "3", [], ONE_STAGE)
     told = capsys.readouterr().out
     assert "cost 2/2: unet_3d, inference" in told
-    # two of 2 minutes, two of 100 steps of 4 x 0.25 s, and half a minute around each
-    assert "training 1/4: attention_unet_3d, 2 minutes, seed 0; about 9 min 20 s left" in told
-    assert "training 4/4: unet_3d, 100 steps, seed 0; about 1 min 40 s left" in told  # what was around took no time
+    # two of 2 minutes, two of 100 steps of 4 x 0.2 s, and half a minute around each
+    assert "training 1/4: attention_unet_3d, 150 steps, seed 0; about 8 min 40 s left" in told
+    assert "training 4/4: unet_3d, 100 steps, seed 0; about 1 min 20 s left" in told  # what was around took no time
 
 
 def test_losses_are_compared_like_networks(tmp_path: Path) -> None:
@@ -253,7 +254,7 @@ def test_all_are_ranked_by_one_budget(tmp_path: Path) -> None:
 
     class Slow(FakeMedseg):
         def _train(self, arguments: Sequence[str]) -> dict[str, Any]:
-            if "max_minutes: 2.0" in Path(arguments[1]).read_text() and self._name(arguments[1]) == "attention_unet":
+            if "total_steps: 150" in Path(arguments[1]).read_text() and self._name(arguments[1]) == "attention_unet":
                 raise ChildError("no step fits")
             return super()._train(arguments)
 

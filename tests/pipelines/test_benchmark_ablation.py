@@ -36,6 +36,8 @@ class FakeMedseg:
 
     def __call__(self, arguments: Sequence[str], log: Path, is_asked: Callable[[], bool]) -> dict[str, Any]:
         self.calls.append(list(arguments))
+        if arguments[1] == "cost":
+            return {"seconds": 0.3, "fastest_s": 0.25, "batch": 4, "precision": "float32"}
         if arguments[0] == "benchmark":
             return {"cases": {"a": 0.7, "b": 0.72}, "failed": [], "dice": 0.71}
         goal = Path(arguments[arguments.index("--output") + 1])
@@ -86,7 +88,7 @@ def test_a_rung_that_changes_the_use_alone_is_measured_on_the_same_weights(tmp_p
     assert "bfloat16" not in page(tmp_path)
     assert "has Dice 0.710 on the same cases" in page(tmp_path)
     ablation(work_in(tmp_path, fake), plan, ["seed=4", "training.precision=fp32"])
-    assert len(fake.calls) == 9  # all were done before
+    assert len(fake.calls) == 11  # all were done before
 
 
 def test_a_rung_that_fails_leaves_the_gains_of_the_others(tmp_path: Path) -> None:
