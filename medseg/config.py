@@ -11,7 +11,15 @@ from pathlib import Path
 from typing import Annotated, Any, Generic, TypeVar, Union
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Discriminator, GetCoreSchemaHandler, Tag, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    GetCoreSchemaHandler,
+    Tag,
+    ValidationError,
+    model_validator,
+)
 from pydantic_core import CoreSchema, ErrorDetails
 
 from medseg.errors import ConfigError, MedsegError
@@ -27,6 +35,20 @@ class Settings(BaseModel):
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, defer_build=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _default_names(cls, content: Any) -> Any:
+        """Where the keys of a choice are given without its name, the default one is meant."""
+        if not isinstance(content, Mapping):
+            return content
+        defaults = {key: getattr(field.default, "name", None) for key, field in cls.model_fields.items()}
+        nameless = {
+            key: {"name": defaults[key], **value}
+            for key, value in content.items()
+            if isinstance(value, Mapping) and "name" not in value and defaults.get(key) is not None
+        }
+        return {**content, **nameless}
 
 
 class NamedSettings(Settings):

@@ -142,6 +142,30 @@ def cross_validate(
 
 
 @app.command()
+def sweep(
+    config: Annotated[str, typer.Argument(metavar="CONFIG", help="YAML file that says what is varied.")],
+    data_root: DataRoot = None,
+    output: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Folder for all of it; default: runs/NAME-sweep.")
+    ] = None,
+    device: Device = "auto",
+    as_json: Json = False,
+    verbose: Verbose = False,
+) -> None:
+    """Search the settings of an experiment with Optuna, one training after the other.
+
+    What is done is kept: after Ctrl-C the same command goes on; on several machines, they share the work.
+    """
+
+    def journey() -> object:
+        from pipelines.sweep import sweep
+
+        return sweep(config, data_root, output, device)
+
+    perform(journey, as_json, verbose)
+
+
+@app.command()
 def resume(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of the run to go on with.")],
     device: Device = "auto",
@@ -154,6 +178,35 @@ def resume(
         from pipelines.resume import resume
 
         return resume(run=run, device=device)
+
+    perform(journey, as_json, verbose)
+
+
+@app.command("pseudo-label")
+def pseudo_label(
+    model: Model,
+    manifest: Annotated[str, typer.Argument(metavar="MANIFEST", help="Folder, or the name of a shipped manifest.")],
+    data_root: Annotated[Path, typer.Option(metavar="DIR", help="Where the manifest's files lie.")],
+    output: Annotated[Path, typer.Option(metavar="DIR", help="The new manifest and its labels, in the data root.")],
+    confidence: Annotated[
+        float, typer.Option(metavar="P", min=0, max=1, help="Probability below which a voxel is ignored.")
+    ] = 0.9,
+    share: Annotated[
+        float, typer.Option(metavar="S", min=0, max=1, help="Sure foreground voxels below which a case is left out.")
+    ] = 0.9,
+    assignments: Assignments = None,
+    device: Device = "auto",
+    as_json: Json = False,
+    verbose: Verbose = False,
+) -> None:
+    """Label cases that have no label where a model is sure, and write a manifest to train on."""
+
+    def journey() -> object:
+        from pipelines.model_use import ModelUse
+        from pipelines.pseudo_label import Demands, pseudo_label
+
+        use = ModelUse(model, tuple(assignments or ()), device)
+        return pseudo_label(use, manifest, data_root, output, Demands(confidence, share))
 
     perform(journey, as_json, verbose)
 

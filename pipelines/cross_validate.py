@@ -4,23 +4,22 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from medseg.data.download import open_manifest
 from medseg.data.manifest import Manifest
-from medseg.errors import ConfigError, ManifestError, MedsegError
+from medseg.errors import ManifestError, MedsegError
 from medseg.evaluation.writing import SUMMARY
 from medseg.experiment import ExperimentConfig, changed, check_against, read_experiment
 from medseg.io.atomic import atomic_write_text
-from medseg.tracking import RunStatus, Tracker, build_tracker
 from medseg.trained_model import CARD, ensemble_of, load_model
 from pipelines.children import ChildError, medseg
 from pipelines.console import Console
+from pipelines.family import family
 from pipelines.locations import find_config, find_manifest, output_folder
 from pipelines.run import CONFIG, EVALUATION, RECORD
 from pipelines.stopping import patient_signals
@@ -132,7 +131,8 @@ def cross_validate(
     home = output_folder(output or Path("runs") / f"{experiment.name}-cross-validation")
     console = Console()
     console.say(f"{experiment.name}: {manifest.dataset.name} in {len(parts)} parts, kept in {home}")
-    with _recorded(home, experiment, manifest, by, console) as (tracked, tracker):
+    asked = {"experiment": experiment.model_dump(mode="json"), "manifest_digest": manifest.digest, "by": by}
+    with family(home, STATE, asked, experiment, console) as (tracked, tracker):
         runs = Validation(home, tracked, data_root, parts, parallel, device, console).train()
         studies = [open_study(read_experiment(run / CONFIG), root, manifest.folder) for run in runs]
         found = out_of_fold(dict(zip(runs, studies, strict=True)), home / EVALUATION, console)
@@ -174,36 +174,3 @@ def is_finished(run: Path) -> bool:
 
 def _left_out(column: str, value: str) -> str:
     return f"data.leave_out={json.dumps({'column': column, 'value': value})}"
-
-
-@contextmanager
-def _recorded(
-    home: Path, experiment: ExperimentConfig, manifest: Manifest, by: str | None, console: Console
-) -> Iterator[tuple[ExperimentConfig, Tracker]]:
-    """Opens the record that holds those of all parts; gives the experiment whose runs are recorded below it.
-
-    Raises ConfigError where the folder holds another cross-validation.
-    """
-    asked = {"experiment": experiment.model_dump(mode="json"), "manifest_digest": manifest.digest, "by": by}
-    path = home / STATE
-    before: dict[str, Any] = {**asked, "tracker_run": None}
-    if path.is_file():
-        before = json.loads(path.read_text(encoding="utf-8"))
-    if {key: before.get(key) for key in asked} != asked:
-        raise ConfigError(f"{home}: holds another cross-validation (see {STATE}); give another --output")
-    tracker = build_tracker(experiment.tracking, home.resolve(), console.say)
-    tracker.start(f"{experiment.name} cross-validation", {"manifest_digest": manifest.digest}, before["tracker_run"])
-    atomic_write_text(path, json.dumps({**asked, "tracker_run": tracker.run_id}, indent=2) + "\n")
-    status: RunStatus = "failed"
-    store = experiment.tracking.store or f"sqlite:///{home.resolve()}/mlflow.db"
-    below = {"parent": tracker.run_id, "store": store} if tracker.run_id else {}
-    try:
-        tracking = experiment.tracking.model_copy(update=below)
-        yield experiment.model_copy(update={"tracking": tracking}), tracker
-        status = "finished"
-    except KeyboardInterrupt:
-        status = "killed"
-        console.say("stopped; the same command goes on")
-        raise
-    finally:
-        tracker.finish(status)

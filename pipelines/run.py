@@ -32,6 +32,7 @@ from pipelines.stopping import StopAskedError, patient_signals
 from pipelines.study import Study
 
 CONFIG, RECORD, PREDICTIONS, EVALUATION = "config.yaml", "run.json", "predictions", "evaluation"
+VALIDATIONS = "validations.jsonl"  # a line for each, as soon as it is known
 _CODE = Path(__file__).resolve().parents[1]  # the checkout, where this is one
 _LOGGED_STEPS = 10  # steps that one point of a curve is the mean of
 
@@ -107,7 +108,7 @@ class Run:
         """Runs the loop; a request to stop is answered after a whole step, with a checkpoint."""
         left = total_steps - training.progress.step
         with patient_signals() as is_asked, console.progress(left, "training") as steps:
-            reporter = _Reporter(tracker, steps, console, is_asked)
+            reporter = _Reporter(tracker, steps, console, is_asked, self.folder / VALIDATIONS)
             try:
                 return training.run(total_steps, reporter), reporter
             except StopAskedError:
@@ -197,8 +198,11 @@ class Run:
 class _Reporter:
     """Tells the progress bar of every step, and the tracker of means over a few."""
 
-    def __init__(self, tracker: Tracker, steps: Steps, console: Console, is_asked: Callable[[], bool]) -> None:
+    def __init__(
+        self, tracker: Tracker, steps: Steps, console: Console, is_asked: Callable[[], bool], validations: Path
+    ) -> None:
         self.tracker, self.steps, self.console, self.is_asked = tracker, steps, console, is_asked
+        self.validations = validations
         self.recent: list[float] = []
         self.curves: dict[str, list[tuple[float, float]]] = {"training loss": []}
 
@@ -220,6 +224,11 @@ class _Reporter:
     def validated(self, step: int, scores: Mapping[str, float]) -> None:
         self.tracker.log_metrics({f"validation/{name}": value for name, value in scores.items()}, step)
         self.curves.setdefault("validation Dice", []).append((step, scores["score"]))
+        try:
+            with self.validations.open("a", encoding="utf-8") as file:
+                file.write(json.dumps({"step": step, **scores}) + "\n")
+        except OSError as error:
+            self.warned(f"{self.validations} could not be written ({error.strerror}); the run goes on")
         shown = ", ".join(f"{name} {value:.4f}" for name, value in scores.items())
         self.console.say(f"validation at step {step}: {shown}")
 

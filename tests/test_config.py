@@ -132,6 +132,12 @@ def test_yaml_that_is_absent_or_no_text_is_refused(tmp_path: Path) -> None:
         read_yaml(tmp_path / "b.yaml")
 
 
+def test_keys_without_a_name_are_those_of_the_default() -> None:
+    assert validate(Drawing, {"title": "t", "shape": {"radius": 3}}, "here").shape == Circle(radius=3)
+    with pytest.raises(ConfigError, match=r"unknown key 'shape\.edge'; known: name, radius"):
+        validate(Drawing, {"title": "t", "shape": {"edge": 3}}, "here")
+
+
 def test_a_name_chooses_the_entry_of_a_catalogue() -> None:
     drawing = validate(Drawing, {"title": "t", "shape": {"name": "square", "edge": 2}}, "here")
     assert drawing.shape == Square(edge=2)
@@ -144,7 +150,7 @@ def test_a_name_chooses_the_entry_of_a_catalogue() -> None:
         ({"titel": "t"}, "unknown key 'titel'; did you mean 'title'"),
         ({}, "key 'title' is missing"),
         ({"title": "t", "shape": {"name": "sqare"}}, "shape.name: 'sqare' is not known; did you mean 'square'"),
-        ({"title": "t", "shape": {"radius": 1}}, "give shape.name"),
+        ({"title": "t", "more": [{"radius": 1}]}, r"give more\.0\.name"),
         ({"title": "t", "shape": {"name": "circle", "raduis": 1}}, "did you mean 'radius'"),
         ({"title": "t", "more": [{"name": "square", "egde": 1}]}, "did you mean 'edge'"),
         ({"title": "t", "mode": "fil"}, "mode: 'fil' is not known; did you mean 'fill'"),

@@ -15,7 +15,6 @@ from medseg.data.preprocessing import Preprocessing, prepare
 from medseg.data.resampling import resample
 from medseg.devices import autocast, choose_precision
 from medseg.errors import ModelError
-from medseg.geometry import Geometry
 from medseg.inference.settings import InferenceSettings
 from medseg.labels import LabelSet
 from medseg.volume import Segmentation, Volume
@@ -46,6 +45,18 @@ class Predictor:
 
     def predict(self, volume: Volume, made_by: str | None = None) -> Segmentation:
         """The labels of a volume on its own grid. Raises ModelError where the volume does not fit the network."""
+        array = self.labels.decide(self._probabilities(volume)).numpy()
+        if self.labels.is_exclusive:
+            array = array.astype(np.min_scalar_type(max(self.labels.values)))
+        provenance = replace(volume.provenance, made_by=made_by)
+        return Segmentation(array, volume.geometry, self.labels, provenance)
+
+    def probabilities(self, volume: Volume) -> np.ndarray:
+        """Those of each output `(K, *S)` float32 on the volume's own grid; raises as `predict` does."""
+        return self._probabilities(volume).numpy()
+
+    def _probabilities(self, volume: Volume) -> torch.Tensor:
+        """Outside the network's grid lies background."""
         if volume.geometry.dims != len(self.patch.box):
             raise ModelError(
                 f"{volume.provenance.source}: has {volume.geometry.dims} dimensions, "
@@ -53,9 +64,11 @@ class Predictor:
             )
         prepared = prepare(volume, self.preprocessing)
         logits = self.logits(prepared.image)
-        array = self._decide(logits, prepared.geometry, volume.geometry)
-        provenance = replace(volume.provenance, made_by=made_by)
-        return Segmentation(array, volume.geometry, self.labels, provenance)
+        fill = [_NEVER] * logits.shape[0]
+        if self.labels.is_exclusive:
+            fill[0] = 0.0
+        on_source = resample(logits, prepared.geometry, volume.geometry, "linear", fill)
+        return self.labels.probabilities(torch.from_numpy(on_source)[None])[0]
 
     def logits(self, image: np.ndarray) -> np.ndarray:
         """A prepared image `(C, *S)` -> logits `(K, *S)` float32, averaged over windows and flips.
@@ -98,15 +111,6 @@ class Predictor:
             return lambda windows: self.network(windows).float()
         axis = self.patch.slice_axis + 2
         return lambda windows: self.network(windows.squeeze(axis)).unsqueeze(axis).float()
-
-    def _decide(self, logits: np.ndarray, grid: Geometry, source: Geometry) -> np.ndarray:
-        """Logits on the network's grid -> labels on the source grid; outside the network's grid lies background."""
-        fill = [_NEVER] * logits.shape[0]
-        if self.labels.is_exclusive:
-            fill[0] = 0.0
-        on_source = torch.from_numpy(resample(logits, grid, source, "linear", fill))
-        decided = self.labels.decide(self.labels.probabilities(on_source[None])[0]).numpy()
-        return decided.astype(np.min_scalar_type(max(self.labels.values))) if self.labels.is_exclusive else decided
 
 
 def _combinations(axes: tuple[int, ...]) -> list[tuple[int, ...]]:
