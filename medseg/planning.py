@@ -26,6 +26,10 @@ _MOST_CHANNELS = {2: 512, 3: 320}
 _BATCHES = (2, 4)
 _ROOM = 0.9  # of the memory that may be used
 _TRIES = 6
+_LEAST_SEEN = 0.25  # of a case in a patch: with less around it, a voxel's place is hard to tell
+_LEAST_WIDTH = 16.0  # voxels across a label on a coarser grid
+_WORTH_IT = 1.2  # times coarser; less changes nothing
+_KEPT = ": none is resampled"
 
 
 class Cost(NamedTuple):
@@ -84,6 +88,16 @@ def plan(found: Fingerprint, goal: Goal, measure: Measure) -> Plan:
     }
     extent = np.median(found.extents, axis=0) / spacing
     shape, cost, tried = _fitted(content, extent, spacing, goal, measure)
+    coarser = _coarser(found, extent, spacing, shape)
+    if coarser > _WORTH_IT:
+        told = reasons["preprocessing.spacing_mm"].partition(_KEPT)[0]
+        reasons["preprocessing.spacing_mm"] = (
+            f"{told}; there, memory and time leave a patch of {_by(shape.patch)} voxels, {_seen(shape, extent):.0%} of "
+            f"a case ({'; '.join(tried)}): this grid is {coarser:.2g} times coarser, which the smallest label bears"
+        )
+        spacing, extent = spacing * coarser, extent / coarser
+        preprocessing["spacing_mm"] = [float(f"{value:.4g}") for value in spacing]
+        shape, cost, tried = _fitted(content, extent, spacing, goal, measure)
     content = _with_shape(content, shape, goal)
     content["augmentation"] = _augmentation(found, reasons)
     _explain(reasons, found, goal, shape, cost, tried, extent)
@@ -99,7 +113,7 @@ def _preprocessing(found: Fingerprint, reasons: dict[str, str]) -> tuple[dict[st
     spacing = np.median(found.spacings, axis=0)
     low, high = found.spacings.min(axis=0), found.spacings.max(axis=0)
     if np.allclose(low, high, rtol=0.01):
-        reasons["preprocessing.spacing_mm"] = f"all {len(found.cases)} cases have {_by(spacing)}: none is resampled"
+        reasons["preprocessing.spacing_mm"] = f"all {len(found.cases)} cases have {_by(spacing)}{_KEPT}"
         content["spacing_mm"] = None
     else:
         told = f"median of {len(found.cases)} cases, which have {_by(low)} to {_by(high)}"
@@ -111,6 +125,29 @@ def _preprocessing(found: Fingerprint, reasons: dict[str, str]) -> tuple[dict[st
         reasons["preprocessing.spacing_mm"] = told
     content["intensity"], reasons["preprocessing.intensity"] = _intensity(found)
     return content, spacing
+
+
+def _coarser(found: Fingerprint, extent: np.ndarray, spacing: np.ndarray, shape: Shape) -> float:
+    """How much coarser the grid may be, so that a patch sees a quarter of a case and the labels keep their shape; or 1.
+
+    A label's width is the diameter of a ball, or disc, of its median size.
+    """
+    seen = _seen(shape, extent)
+    if seen >= _LEAST_SEEN:
+        return 1.0
+    sizes = np.array([case.voxels for case in found.cases]) * np.prod(found.spacings, axis=1, keepdims=True)
+    widths = [_width(float(np.median(of[of > 0])), found.dims) for of in sizes.T if (of > 0).any()]
+    allowed = min(widths, default=0.0) / float(spacing.max()) / _LEAST_WIDTH
+    return max(1.0, min(allowed, (_LEAST_SEEN / seen) ** (1 / found.dims)))
+
+
+def _width(size: float, dims: int) -> float:
+    return (6 * size / math.pi) ** (1 / 3) if dims == 3 else (4 * size / math.pi) ** 0.5
+
+
+def _seen(shape: Shape, extent: np.ndarray) -> float:
+    """The share of a median case that a patch holds."""
+    return float(np.prod(np.minimum(np.array(shape.patch) / extent, 1)))
 
 
 def _intensity(found: Fingerprint) -> tuple[list[dict[str, Any]], str]:

@@ -57,9 +57,10 @@ def plan(
             config.write_text(yaml.safe_dump(experiment.model_dump(mode="json")), encoding="utf-8")
             size = " x ".join(map(str, experiment.patch.size))
             console.say(f"measuring a step of {experiment.training.batch_size} patches of {size}")
-            command = ["benchmark", "cost", str(config), "--phase", "training", "--device", str(target)]
+            command = ["benchmark", "cost", str(config), "--phase", "training", "--repetitions", "3"]
+            command += ["--device", str(target)]
             answer = medseg(command, Path(folder) / "log", is_asked)
-            return Cost(answer["seconds"] * answer["batch"], int(answer["peak_bytes"]))
+            return Cost(answer["fastest_s"] * answer["batch"], int(answer["peak_bytes"]))
 
         made = planned(found, goal, measure)
     head = [

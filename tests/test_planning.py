@@ -68,6 +68,24 @@ def test_memory_and_time_shrink_the_patch_and_then_the_batch() -> None:
         made(large, replace(GOAL, memory_bytes=10**4))
 
 
+def test_where_a_patch_sees_too_little_the_grid_is_coarser_as_far_as_the_labels_bear_it() -> None:
+    def picture(voxels: int) -> Fingerprint:
+        return fingerprint(replace(facts((512, 512), (1.0, 1.0)), voxels=(voxels, voxels)), channels=("CR",))
+
+    goal, step_s = replace(GOAL, minutes=5), 1.2e-5  # 500 steps of 2 x 158 x 158 voxels
+    large = made(picture(70_000), goal, step_s)  # 299 pixels across
+    assert large.experiment.preprocessing.spacing_mm is not None
+    factor = large.experiment.preprocessing.spacing_mm[0]
+    assert 1.4 < factor < 2.2
+    extent = 512 / factor
+    assert math.prod(min(edge / extent, 1) for edge in large.experiment.patch.size) >= 0.24
+    assert "of a case" in large.reasons["preprocessing.spacing_mm"]
+    assert "none is resampled" not in large.reasons["preprocessing.spacing_mm"]
+    small = made(picture(400), goal, step_s)  # 23 pixels across
+    assert small.experiment.preprocessing.spacing_mm[0] == pytest.approx(23 / 16, abs=0.05)  # type: ignore[index]
+    assert made(picture(100), goal, step_s).experiment.preprocessing.spacing_mm is None  # 11 across
+
+
 def test_a_coarse_axis_is_resampled_to_its_finest_tenth_and_halved_later() -> None:
     cases = [facts((300, 300, 20 + number), (0.8, 0.8, 5.0 + number)) for number in range(11)]
     planned = made(fingerprint(*cases))

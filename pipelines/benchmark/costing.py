@@ -17,7 +17,7 @@ Phase = Literal["training", "inference"]
 PHASES: tuple[Phase, ...] = get_args(Phase)  # each measured in a process of its own
 
 
-def cost(experiment: Path, phase: Phase, device: str) -> dict[str, Any]:
+def cost(experiment: Path, phase: Phase, device: str, repetitions: int) -> dict[str, Any]:
     """Seconds a patch and peak memory of one phase; for inference also parameters and GFLOPs of one patch.
 
     The batch, loss, optimizer, precision and threads are the experiment's, and the images are noise.
@@ -45,10 +45,12 @@ def cost(experiment: Path, phase: Phase, device: str) -> dict[str, Any]:
         counts = count_voxels([one.cpu().numpy() for one in labels], dataset.labels)
         loss = build_loss(config.loss.weighed(counts), dataset.labels).to(target)
         dtype, optimizer = choose_precision(plan.precision, target), plan.optimizer.build(network.parameters())
-        spent = costs.measure(costs.training_step(network, loss, optimizer, pieces, dtype), batch, meter)
+        spent = costs.measure(
+            costs.training_step(network, loss, optimizer, pieces, dtype), batch, meter, repetitions=repetitions
+        )
         return {**asdict(spent), "batch": batch, "precision": str(dtype).removeprefix("torch.")}
     dtype = choose_precision(config.inference.precision, target)
-    spent = costs.measure(costs.inference(network, images, dtype), batch, meter)
+    spent = costs.measure(costs.inference(network, images, dtype), batch, meter, repetitions=repetitions)
     facts = {"parameters": costs.count_parameters(network), "gflops": costs.forward_flops(network, images[:1]) / 1e9}
     return {**facts, **asdict(spent), "batch": batch, "precision": str(dtype).removeprefix("torch.")}
 

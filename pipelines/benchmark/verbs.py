@@ -128,6 +128,7 @@ def ablation_command(
 def cost_command(
     experiment: Annotated[Path, typer.Argument(metavar="CONFIG", help="YAML file of an experiment.")],
     phase: Annotated[Literal["training", "inference"], typer.Option(help="Which work is measured.")] = "inference",
+    repetitions: Annotated[int, typer.Option(metavar="N", min=1, help="Times that it is measured.")] = 9,
     device: Device = "auto",
     as_json: Json = False,
     verbose: Verbose = False,
@@ -137,7 +138,7 @@ def cost_command(
     def journey() -> object:
         from pipelines.benchmark.costing import cost
 
-        return cost(experiment, phase, device)
+        return cost(experiment, phase, device, repetitions)
 
     perform(journey, as_json, verbose)
 
