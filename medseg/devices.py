@@ -6,6 +6,7 @@ import contextlib
 import os
 import sys
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -68,6 +69,43 @@ def be_deterministic(device: torch.device) -> None:
     if device.type == "cuda":
         torch.use_deterministic_algorithms(True, warn_only=True)
         torch.backends.cudnn.benchmark = False
+
+
+@dataclass(frozen=True)
+class World:
+    """The processes that train one network together, and which of them this is; one process by default."""
+
+    rank: int = 0
+    size: int = 1
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this is the process that writes."""
+        return self.rank == 0
+
+    def total(self, values: torch.Tensor) -> torch.Tensor:
+        """The sum of the values of all processes, in each of them."""
+        if self.size == 1:
+            return values
+        summed = values.clone()
+        torch.distributed.all_reduce(summed)
+        return summed
+
+    def first(self, values: torch.Tensor) -> torch.Tensor:
+        """The values of the first process, in each of them; all give tensors of one shape."""
+        if self.size == 1:
+            return values
+        told = values.clone()
+        torch.distributed.broadcast(told, 0)
+        return told
+
+    def wait(self) -> None:
+        """Until all processes are here."""
+        if self.size > 1:
+            torch.distributed.barrier()
+
+
+ALONE = World()
 
 
 def free_memory_bytes(device: torch.device) -> int:

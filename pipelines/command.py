@@ -107,7 +107,14 @@ def train(
     def journey() -> object:
         from pipelines.train import train
 
-        return train(config, assignments or [], data_root, output, device, dry_run)
+        return train(
+            config=config,
+            assignments=assignments or [],
+            data_root=data_root,
+            output=output,
+            device=device,
+            dry_run=dry_run,
+        )
 
     perform(journey, as_json, verbose)
 

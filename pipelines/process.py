@@ -19,6 +19,7 @@ from typing import Any, TextIO
 import typer
 
 from medseg.errors import ConfigError, MedsegError
+from pipelines.world import is_silent
 
 FAILED, USAGE, INTERRUPTED = 1, 2, 130
 
@@ -82,7 +83,7 @@ def perform(journey: Callable[[], object], as_json: bool = False, verbose: bool 
     try:
         with contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext():
             result = journey()
-        if as_json:
+        if as_json and not is_silent():
             _write_json(out, result)
         out.flush()
     except MedsegError as error:

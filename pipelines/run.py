@@ -28,7 +28,7 @@ from medseg.training.checkpoint import Progress
 from medseg.training.loop import Training
 from pipelines.console import Console, Steps
 from pipelines.scoring import Scoring, result_of
-from pipelines.stopping import StopAskedError, patient_signals
+from pipelines.stopping import patient_signals
 from pipelines.study import Study
 
 CONFIG, RECORD, PREDICTIONS, EVALUATION = "config.yaml", "run.json", "predictions", "evaluation"
@@ -86,7 +86,13 @@ class Run:
             raise TrainingError(f"{self.folder}: the manifest has changed since the run began; start a new run")
 
     def carry_out(self, study: Study, training: Training, total_steps: int, console: Console) -> dict[str, Any]:
-        """Trains, keeps the model, scores it on the validation fold, and records everything."""
+        """Trains, keeps the model, scores it on the validation fold, and records everything.
+
+        Of processes that train together, the first does all but the training alone; the others answer nothing.
+        """
+        if not training.world.is_first:
+            self._follow(training, total_steps)
+            return {}
         tracker = build_tracker(self.experiment.tracking, self.folder.parent.resolve(), console.say)
         with self._recorded(tracker, study, total_steps):
             progress, reporter = self._train(training, total_steps, tracker, console)
@@ -109,13 +115,20 @@ class Run:
         left = total_steps - training.progress.step
         with patient_signals() as is_asked, console.progress(left, "training") as steps:
             reporter = _Reporter(tracker, steps, console, is_asked, self.folder / VALIDATIONS)
-            try:
-                return training.run(total_steps, reporter), reporter
-            except StopAskedError:
-                training.save(total_steps)
-                step = training.progress.step
-                console.say(f"stopped after step {step} of {total_steps}; go on with: medseg resume {self.folder}")
-                raise KeyboardInterrupt from None
+            progress = training.run(total_steps, reporter)
+            if is_asked() and progress.step < total_steps:
+                console.say(
+                    f"stopped after step {progress.step} of {total_steps}; go on with: medseg resume {self.folder}"
+                )
+                raise KeyboardInterrupt
+            return progress, reporter
+
+    def _follow(self, training: Training, total_steps: int) -> None:
+        """The part of a process that does not write."""
+        with patient_signals() as is_asked:
+            progress = training.run(total_steps, _Silence(is_asked))
+            if is_asked() and progress.step < total_steps:
+                raise KeyboardInterrupt
 
     @contextmanager
     def _recorded(self, tracker: Tracker, study: Study, total_steps: int) -> Iterator[None]:
@@ -195,6 +208,25 @@ class Run:
         atomic_write_text(self.folder / RECORD, json.dumps(facts, indent=2) + "\n")
 
 
+class _Silence:
+    """Tells nobody; another process does."""
+
+    def __init__(self, is_asked: Callable[[], bool]) -> None:
+        self.is_asked = is_asked
+
+    def stepped(self, step: int, total: int, values: Mapping[str, float]) -> None:
+        pass
+
+    def validated(self, step: int, scores: Mapping[str, float]) -> None:
+        pass
+
+    def warned(self, message: str) -> None:
+        pass
+
+    def asks_to_stop(self) -> bool:
+        return self.is_asked()
+
+
 class _Reporter:
     """Tells the progress bar of every step, and the tracker of means over a few."""
 
@@ -215,8 +247,9 @@ class _Reporter:
             self.tracker.log_metrics(shown, step)
             self.curves["training loss"].append((step, mean))
             self.recent.clear()
-        if self.is_asked():
-            raise StopAskedError
+
+    def asks_to_stop(self) -> bool:
+        return self.is_asked()
 
     def warned(self, message: str) -> None:
         self.console.say(f"warning: {message}")

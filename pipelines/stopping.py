@@ -9,10 +9,6 @@ from contextlib import contextmanager
 from types import FrameType
 
 
-class StopAskedError(Exception):
-    """Raised by the work itself, at a point from which it can go on."""
-
-
 @contextmanager
 def patient_signals() -> Iterator[Callable[[], bool]]:
     """Gives a question: has someone asked to stop? A second request is not waited for: KeyboardInterrupt."""

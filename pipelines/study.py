@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from medseg.data.cache import Cache
     from medseg.data.loaders import TrainingCase
     from medseg.data.prepared_cases import PreparedCases
+    from medseg.devices import World
     from medseg.losses import LossConfig
     from medseg.training.loop import Training
     from medseg.training.validation import Validation
@@ -95,7 +96,13 @@ def with_digests(study: Study) -> Study:
 
 
 def build_training(
-    study: Study, folder: Path, device: torch.device, console: Console, *, pretrained: bool = True
+    study: Study,
+    folder: Path,
+    device: torch.device,
+    console: Console,
+    *,
+    pretrained: bool = True,
+    world: World | None = None,
 ) -> Training:
     """Reads and prepares the training cases, and builds network and loss; the seed decides the first weights.
 
@@ -105,13 +112,13 @@ def build_training(
 
     from medseg.data.laterality import laterality
     from medseg.data.loaders import Patches
-    from medseg.devices import be_deterministic
+    from medseg.devices import ALONE, be_deterministic
     from medseg.losses import build_loss
     from medseg.reproducibility import seeded
     from medseg.training.loop import Training
     from medseg.training.start import begin_from
 
-    config, labels = study.experiment, study.manifest.dataset.labels
+    config, labels, world = study.experiment, study.manifest.dataset.labels, world or ALONE
     if config.training.threads is not None:
         torch.set_num_threads(config.training.threads)
     be_deterministic(device)
@@ -121,8 +128,12 @@ def build_training(
         config.network.load_pretrained(network)
         if config.training.start is not None:
             console.say(str(begin_from(network, config.training.start)))
-    validation = _validation(study, network, device)
+    validation = _validation(study, network, device, world)
+    if not world.is_first:
+        world.wait()  # the first process fills the cache
     cases = _prepared(study, console)
+    if world.is_first:
+        world.wait()
     return Training(
         network=network,
         loss=build_loss(_weighed(config.loss, cases, labels, console), labels),
@@ -137,6 +148,7 @@ def build_training(
         settings=config.training,
         device=device,
         folder=folder / "checkpoints",
+        world=world,
         validate=validation if study.validation else None,
     )
 
@@ -168,7 +180,7 @@ def _weighed(loss: LossConfig, cases: Sequence[TrainingCase], labels: LabelSet, 
     return weighed
 
 
-def _validation(study: Study, network: nn.Module, device: torch.device) -> Validation:
+def _validation(study: Study, network: nn.Module, device: torch.device, world: World) -> Validation:
     """Whole volumes through the predictor; one is built at once, so that settings it refuses are refused now."""
     from medseg.inference.predictor import Predictor
     from medseg.training.validation import Validation
@@ -180,4 +192,4 @@ def _validation(study: Study, network: nn.Module, device: torch.device) -> Valid
 
     predictor(network)
     cases = [lambda case=case: study.read(case, verify=False) for case in study.validation]
-    return Validation(cases, predictor)
+    return Validation(cases, predictor, [*labels.names, *labels.regions], world)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,8 +11,12 @@ from medseg.experiment import ExperimentConfig, read_experiment
 from pipelines.console import Console, duration
 from pipelines.locations import find_config
 from pipelines.process import STARTED_S
+from pipelines.study import Study, open_study, with_digests, with_threads
 
 if TYPE_CHECKING:
+    import torch
+
+    from medseg.devices import World
     from medseg.training.budget import Forecast
     from medseg.training.loop import Training
 
@@ -34,36 +38,60 @@ def train(
 def train_experiment(
     experiment: ExperimentConfig, data_root: Path | None, output: Path, device: str, dry_run: bool = False
 ) -> dict[str, Any]:
-    """The same, for an experiment at hand."""
-    from pipelines.locations import output_folder
-    from pipelines.study import open_study
+    """The same, for an experiment at hand; processes that torchrun started do it together, the first one writes.
 
-    console = Console()
+    Started again by torchrun because one of them died, they take up the run where its last checkpoint left it.
+    """
+    from pipelines.resume import resume
+    from pipelines.world import begun_before, console_of_all, joined, processes_here
+
+    before = begun_before(output)
+    if before is not None:
+        return resume(before, device)
+    console = console_of_all()
     study = open_study(experiment, data_root)
     console.say(
         f"{experiment.name}: {study.manifest.dataset.name}, {len(study.training)} cases to train on, "
         f"{len(study.validation)} to validate on"
     )
-    from medseg.devices import choose_device, usable_cores
-    from pipelines.run import Run
-    from pipelines.study import build_training, with_digests, with_threads
+    from medseg.devices import usable_cores
 
-    target = choose_device(device)
-    study = with_threads(with_digests(study), experiment.training.threads or usable_cores())
+    cores = max(1, usable_cores() // processes_here())
+    study = with_threads(with_digests(study), experiment.training.threads or cores)
+    with joined(device) as (target, world):
+        return _trained(study, output, target, world, console, dry_run)
+
+
+def _trained(
+    study: Study, output: Path, device: torch.device, world: World, console: Console, dry_run: bool
+) -> dict[str, Any]:
+    """A new run from its forecast to its record."""
+    from pipelines.locations import output_folder
+    from pipelines.run import Run
+    from pipelines.study import build_training
+    from pipelines.world import agreed_folder, note_begun
+
+    plan = study.experiment.training
     run = Run.create(output if dry_run else output_folder(output), study)
-    training = build_training(study, run.folder, target, console, pretrained=True)
-    is_worth_it = dry_run or (experiment.training.total_steps or _WORTH_TIMING) >= _WORTH_TIMING
-    forecast = _forecast(training, experiment, console) if is_worth_it else None
+    run = replace(run, folder=agreed_folder(run.folder, world, device))
+    training = build_training(study, run.folder, device, console, pretrained=True, world=world)
+    is_worth_it = dry_run or (plan.total_steps or _WORTH_TIMING) >= _WORTH_TIMING
+    forecast = _forecast(training, study.experiment, console) if is_worth_it else None
     if dry_run and forecast is not None:
         return asdict(forecast)
-    total_steps = forecast.total_steps if forecast is not None else experiment.training.total_steps
+    total_steps = forecast.total_steps if forecast is not None else plan.total_steps
     assert total_steps is not None
-    run.begin()  # from here on there is something to keep
+    if world.is_first:
+        run.begin()  # from here on there is something to keep
+        note_begun(output, run.folder)
+    world.wait()
     return run.carry_out(study, training, total_steps, console)
 
 
 def _forecast(training: Training, experiment: ExperimentConfig, console: Console) -> Forecast:
     """What the run will need, told; its steps are those configured, or as many as fit in `max_minutes`."""
+    import torch
+
     from medseg.training.budget import Costs, Forecast, steps_within
 
     settings = experiment.training
@@ -77,6 +105,7 @@ def _forecast(training: Training, experiment: ExperimentConfig, console: Console
     total_steps = settings.total_steps
     if settings.max_minutes is not None:
         total_steps = steps_within(settings.max_minutes, costs, training.steps_per_validation)
+        total_steps = int(training.world.first(torch.tensor([total_steps], device=training.device)))
         console.say(
             f"a step takes {step_s:.2f} s here, {duration(costs.elapsed_s)} are spent: "
             f"{total_steps} steps end {settings.max_minutes:g} minutes after the start"

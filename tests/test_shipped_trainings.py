@@ -41,6 +41,9 @@ class Silent:
 
     def warned(self, message: str) -> None: ...
 
+    def asks_to_stop(self) -> bool:
+        return False
+
 
 @pytest.mark.parametrize(("network", "dims"), FORMS)
 def test_every_network_is_shipped_in_an_experiment(network: str, dims: int) -> None:

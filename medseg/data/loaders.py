@@ -61,6 +61,14 @@ class Draw(NamedTuple):
     size: int = 0
 
 
+class Share(NamedTuple):
+    """Which part of each batch a process draws: every so manyth, from its own number on."""
+
+    number: int
+    of: int
+
+
+WHOLE = Share(0, 1)
 Weights = Callable[[int], np.ndarray]  # epoch -> the share of its draws that each case gets
 
 
@@ -73,10 +81,17 @@ class DrawOrder:
     """
 
     def __init__(
-        self, cases: int, batch_size: int, steps: range, seed: int, sizes: int = 1, weights: Weights | None = None
+        self,
+        cases: int,
+        batch_size: int,
+        steps: range,
+        seed: int,
+        sizes: int = 1,
+        weights: Weights | None = None,
+        share: Share = WHOLE,
     ) -> None:
         self.cases, self.batch_size, self.steps, self.seed, self.sizes = cases, batch_size, steps, seed, sizes
-        self.weights = weights
+        self.weights, self.share = weights, share
 
     def __len__(self) -> int:
         return len(self.steps)
@@ -90,7 +105,7 @@ class DrawOrder:
                 if epoch != known[0]:
                     known = epoch, self._order(epoch)
                 batch.append(Draw(epoch, position, int(known[1][position]), size))
-            yield batch
+            yield batch[self.share.number :: self.share.of]
 
     def _order(self, epoch: int) -> np.ndarray:
         """The case of each draw of an epoch. By weights each comes as often as its share asks, rounded up or down."""
@@ -164,13 +179,18 @@ def leave_signals_to_the_parent(worker: int) -> None:
 
 
 def batches(
-    patches: Patches, batch_size: int, steps: range, workers: int, weights: Weights | None = None
+    patches: Patches,
+    batch_size: int,
+    steps: range,
+    workers: int,
+    weights: Weights | None = None,
+    share: Share = WHOLE,
 ) -> DataLoader[dict[str, Any]]:
-    """The batches of training steps `steps`, the same for any number of workers."""
+    """The batches of training steps `steps`, or a share of each, the same for any number of workers."""
     sizes = len(patches.patch.sizes)
     return DataLoader(
         patches,
-        batch_sampler=DrawOrder(len(patches.cases), batch_size, steps, patches.seed, sizes, weights),
+        batch_sampler=DrawOrder(len(patches.cases), batch_size, steps, patches.seed, sizes, weights, share),
         num_workers=workers,
         pin_memory=torch.cuda.is_available(),
         worker_init_fn=leave_signals_to_the_parent,

@@ -10,6 +10,7 @@ from torch.nn import functional
 
 from medseg.labels import LabelSet
 from medseg.losses.precision import at_least_float32
+from medseg.losses.ranks import over_ranks
 
 
 class FocalLoss(nn.Module):
@@ -65,12 +66,13 @@ def counted_mean(terms: torch.Tensor, counted: torch.Tensor | None) -> torch.Ten
     """Mean of terms `(B, C, *S)` over the voxels that count; 0 where none does."""
     if counted is None:
         return terms.mean()
-    voxels = counted.sum() * terms.shape[1]
-    return terms.masked_fill(~counted, 0.0).sum() / voxels.clamp(min=1)
+    voxels = over_ranks(counted.sum() * terms.shape[1])
+    return over_ranks(terms.masked_fill(~counted, 0.0).sum()) / voxels.clamp(min=1)
 
 
 def weighted_mean(terms: torch.Tensor, weights: torch.Tensor, counted: torch.Tensor | None) -> torch.Tensor:
     """sum of weight x term / sum of weights over the voxels that count; 0 where none weighs anything."""
     if counted is not None:
         weights = weights * counted
-    return (weights * terms).sum() / weights.sum().clamp(min=torch.finfo(terms.dtype).tiny)
+    least = torch.finfo(terms.dtype).tiny
+    return over_ranks((weights * terms).sum()) / over_ranks(weights.sum()).clamp(min=least)

@@ -10,6 +10,7 @@ from torch import nn
 
 from medseg.labels import LabelSet
 from medseg.losses.precision import at_least_float32
+from medseg.losses.ranks import over_ranks
 
 
 @dataclass(frozen=True)
@@ -71,10 +72,11 @@ def masked_outputs(
 
 
 def sums_of(probabilities: torch.Tensor, truth: torch.Tensor, batch: bool) -> Sums:
-    """The sums over space, and over the batch where pooled."""
+    """The sums over space, and where pooled over the batch, of which other processes may hold a part."""
     axes = tuple(range(2, probabilities.ndim))
     over = (0, *axes) if batch else axes
-    return Sums((probabilities * truth).sum(over), probabilities.sum(over), truth.sum(over))
+    sums = (probabilities * truth).sum(over), probabilities.sum(over), truth.sum(over)
+    return Sums(*over_ranks(torch.stack(sums))) if batch else Sums(*sums)
 
 
 def tversky_index(sums: Sums, alpha: float, beta: float, smooth: float) -> torch.Tensor:

@@ -15,14 +15,15 @@ import torch
 from torch import nn
 
 from medseg.data.loaders import Patches
-from medseg.devices import autocast, choose_precision, peak_memory_bytes
-from medseg.errors import TrainingError, WriteError
+from medseg.devices import ALONE, World, autocast, choose_precision, peak_memory_bytes
+from medseg.errors import ConfigError, TrainingError, WriteError
 from medseg.labels import LabelSet
 from medseg.reproducibility import arithmetic, seeded
 from medseg.training.budget import Needs
 from medseg.training.checkpoint import Checkpoints, Progress
 from medseg.training.mixing import Mixed
 from medseg.training.moving_average import MovingAverage
+from medseg.training.parts import lay_out, layout, size_bytes, together
 from medseg.training.settings import TrainingSettings
 from medseg.training.stream import Stream
 
@@ -41,6 +42,9 @@ class Observer(Protocol):
 
     def warned(self, message: str) -> None:
         """Something went wrong that does not end the run."""
+
+    def asks_to_stop(self) -> bool:
+        """Whether the run shall end after the step at hand, with a checkpoint."""
 
 
 class Restored(NamedTuple):
@@ -62,29 +66,31 @@ class Training:
     device: torch.device
     folder: Path
     validate: Callable[[nn.Module], Mapping[str, float]] | None = None  # higher 'score' is better
+    world: World = ALONE
 
     def __post_init__(self) -> None:
+        if self.settings.batch_size % self.world.size:
+            size = self.settings.batch_size
+            raise ConfigError(f"training.batch_size {size} is no multiple of {self.world.size} processes; change it")
         self.network.to(self.device)
-        if self.settings.channels_last:
-            _lay_out(self.network, self._layout)
+        self.layout = layout(len(self.patches.patch.size), self.settings.channels_last)
+        lay_out(self.network, self.layout)
         self.loss.to(self.device)
         self.dtype = choose_precision(self.settings.precision, self.device)
         self.optimizer = self.settings.optimizer.build(self.network.parameters())
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.dtype == torch.float16)
         self.average = self._new_average()
-        self.stream = Stream(self.patches, self.labels, self.settings)
-        self.forward = torch.compile(self.network) if self.settings.compile else self.network
+        self.stream = self._new_stream()
+        self.forward = together(self.network, self.world, self.device, self.settings.compile)
         self.last = Checkpoints(self.folder, "last", self.settings.checkpoints_kept)
         self.best = Checkpoints(self.folder, "best", 1)
         self.progress = Progress()
 
+    def _new_stream(self) -> Stream:
+        return Stream(self.patches, self.labels, self.settings, self.world)
+
     def _new_average(self) -> MovingAverage | None:
         return None if self.settings.ema is None else MovingAverage(self.network, self.settings.ema)
-
-    @property
-    def _layout(self) -> torch.memory_format:
-        wanted = [torch.channels_last, torch.channels_last_3d][len(self.patches.patch.size) - 2]
-        return wanted if self.settings.channels_last else torch.contiguous_format
 
     @property
     def scored(self) -> nn.Module:
@@ -108,7 +114,7 @@ class Training:
         return self.settings.patience is not None and self.progress.stale >= self.settings.patience
 
     def run(self, total_steps: int, observer: Observer) -> Progress:
-        """Trains from where the run stands to `total_steps`, or until patience ends."""
+        """Trains from where the run stands to `total_steps`, or until patience ends or the observer asks to stop."""
         self.network.train()
         if self.progress.step == 0:
             self.save(total_steps)  # so that a run stopped at any moment can be resumed
@@ -121,7 +127,11 @@ class Training:
                 advice = "lower training.batch_size or patch.size, or raise training.accumulate"
                 raise TrainingError(f"step {step + 1}: {self.device} is out of memory; {advice}") from error
             self.progress = replace(self.progress, step=step + 1)
-            observer.stepped(step + 1, total_steps, values)
+            told = torch.tensor([values["loss"], observer.asks_to_stop()], dtype=torch.float64, device=self.device)
+            loss, asked = (self.world.total(told) / self.world.size).tolist()
+            observer.stepped(step + 1, total_steps, {**values, "loss": loss})
+            if asked:
+                break
             if self.steps_per_validation and (step + 1) % self.steps_per_validation == 0:
                 self._validate(observer)
                 if self._is_out_of_patience:
@@ -146,7 +156,7 @@ class Training:
 
     def _step(self, step: int, total_steps: int, batch: Mapping[str, Any]) -> dict[str, float]:
         """One optimizer step, a pure function of weights, optimizer state, seed, step and batch."""
-        torch.manual_seed(seeded(self.seed, "network", step, 0))
+        torch.manual_seed(seeded(self.seed, "network", step, self.world.rank))
         factor = self.settings.schedule.factor(step, total_steps, self.progress.scores)
         rate = self.settings.optimizer.learning_rate * factor
         for group in self.optimizer.param_groups:
@@ -183,9 +193,9 @@ class Training:
         images = batch["image"].to(self.device, non_blocking=True)
         mixed = Mixed(images, [(batch["label"].to(self.device, non_blocking=True), 1.0)], batch["case"])
         if self.settings.mix is not None:
-            mixed = self.settings.mix(mixed, np.random.default_rng(seeded(self.seed, "mix", step)))
+            mixed = self.settings.mix(mixed, np.random.default_rng(seeded(self.seed, "mix", step, self.world.rank)))
         for piece in mixed.pieces(self.settings.accumulate):
-            yield piece._replace(images=piece.images.contiguous(memory_format=self._layout))
+            yield piece._replace(images=piece.images.contiguous(memory_format=self.layout))
 
     def _validate(self, observer: Observer) -> None:
         """Scores whole volumes and keeps the weights where they are the best so far."""
@@ -194,7 +204,7 @@ class Training:
         scores = self.validate(self.scored)
         self.network.train()
         self.progress = self.progress.after(scores["score"])
-        if self.progress.stale == 0:
+        if self.progress.stale == 0 and self.world.is_first:
             self.best.save(self.progress.step, {"network": self.scored.state_dict()})
         observer.validated(self.progress.step, scores)
 
@@ -214,20 +224,25 @@ class Training:
         self.network.load_state_dict(network)
         self.optimizer = self.settings.optimizer.build(self.network.parameters())
         self.average = self._new_average()
-        self.stream = Stream(self.patches, self.labels, self.settings)
+        self.stream = self._new_stream()
         self.scaler.load_state_dict(scaler)
         seconds = [end - start for start, end in pairwise(ends[_WARMUP_STEPS:])]
         return (fmean if self.patches.patch.smaller else median)(seconds), needs
 
     def _disk_bytes(self) -> int:
         """Of the checkpoints that are kept, the one that is being written, and the model."""
-        weights = _bytes(self.network.state_dict())
-        whole = weights * (1 if self.average is None else 2) + _bytes(self.optimizer.state_dict())
+        weights = size_bytes(self.network.state_dict())
+        whole = weights * (1 if self.average is None else 2) + size_bytes(self.optimizer.state_dict())
         best = weights if self.steps_per_validation else 0
         return whole * (self.settings.checkpoints_kept + 1) + best + weights
 
-    def save(self, total_steps: int) -> Path:
-        """Writes a checkpoint from which `restore` continues the very same run. Raises WriteError."""
+    def save(self, total_steps: int) -> None:
+        """Has the first process write a checkpoint from which `restore` continues the very same run.
+
+        Raises WriteError.
+        """
+        if not self.world.is_first:
+            return
         content = {
             "network": self.network.state_dict(),
             "average": None if self.average is None else self.average.state_dict(),
@@ -239,7 +254,7 @@ class Training:
             "seed": self.seed,
             "arithmetic": arithmetic(self.device),
         }
-        return self.last.save(self.progress.step, content)
+        self.last.save(self.progress.step, content)
 
     def restore(self) -> Restored:
         """Takes up the run where its newest whole checkpoint left it. Raises TrainingError where there is none."""
@@ -274,11 +289,3 @@ def _lay_out(network: nn.Module, layout: torch.memory_format) -> None:
     for weights in network.parameters():
         if weights.ndim == rank:
             weights.data = weights.data.contiguous(memory_format=layout)
-
-
-def _bytes(state: object) -> int:
-    """Of all tensors in nested containers."""
-    if isinstance(state, torch.Tensor):
-        return state.nbytes
-    inside = state.values() if isinstance(state, Mapping) else state if isinstance(state, list | tuple) else ()
-    return sum(map(_bytes, inside))

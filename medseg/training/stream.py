@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from medseg.data.loaders import Patches, batches
+from medseg.data.loaders import Patches, Share, batches
+from medseg.devices import ALONE, World
 from medseg.labels import LabelSet
 from medseg.training.settings import TrainingSettings
 
@@ -18,13 +19,13 @@ _ROUND_STEPS = 25  # at least so many between two changes of the weights, each o
 class Stream:
     """Batches for steps, evenly over the cases, or with a share of the draws by difficulty.
 
-    A case is as difficult as the soft Dice loss of its latest patches, in a running mean that halves with each. The
+    A case is as difficult as the soft Dice loss of its latest patches, a running mean that halves with each step. The
     weights of a round of whole epochs follow from the rounds before it, so that any number of workers draws the same;
     they and the difficulties are the state.
     """
 
-    def __init__(self, patches: Patches, labels: LabelSet, settings: TrainingSettings) -> None:
-        self.patches, self.labels, self.settings = patches, labels, settings
+    def __init__(self, patches: Patches, labels: LabelSet, settings: TrainingSettings, world: World = ALONE) -> None:
+        self.patches, self.labels, self.settings, self.world = patches, labels, settings, world
         cases = len(patches.cases)
         self.difficulty = np.full(cases, np.nan)
         self.round_epochs = -(-_ROUND_STEPS * settings.batch_size // cases)
@@ -32,9 +33,9 @@ class Stream:
 
     def batches(self, steps: range) -> Iterator[dict[str, Any]]:
         """The batches of these steps, which must follow those that were recorded."""
-        size, workers = self.settings.batch_size, self.settings.workers
+        size, workers, share = self.settings.batch_size, self.settings.workers, Share(self.world.rank, self.world.size)
         if self.settings.hard_cases is None:
-            yield from batches(self.patches, size, steps, workers)
+            yield from batches(self.patches, size, steps, workers, share=share)
             return
         start = steps.start
         while start < steps.stop:
@@ -42,7 +43,7 @@ class Stream:
             self.weights.setdefault(number, self._weights())
             self.weights = {one: of for one, of in self.weights.items() if one >= number - 1}
             end = min(self._first_step(number + 1), steps.stop)
-            yield from batches(self.patches, size, range(start, end), workers, self._weights_of)
+            yield from batches(self.patches, size, range(start, end), workers, self._weights_of, share)
             start = end
 
     @torch.no_grad()
@@ -56,10 +57,16 @@ class Stream:
             told = told * counted
         axes = tuple(range(2, told.ndim))
         overlap, sizes = (told * truth).sum(axes), told.sum(axes) + truth.sum(axes)
-        losses = (1 - (2 * overlap + 1) / (sizes + 1)).mean(dim=1).cpu().numpy()
-        for case, loss in zip(cases.tolist(), losses, strict=True):
-            before = self.difficulty[case]
-            self.difficulty[case] = loss if np.isnan(before) else (before + loss) / 2
+        losses = (1 - (2 * overlap + 1) / (sizes + 1)).mean(dim=1).double()
+        of_cases = torch.zeros(2, len(self.difficulty), dtype=torch.float64, device=losses.device)
+        places = cases.to(losses.device)
+        of_cases[0].index_add_(0, places, losses)
+        of_cases[1].index_add_(0, places, torch.ones_like(losses))
+        summed, counts = self.world.total(of_cases).cpu().numpy()
+        seen = counts > 0
+        latest = summed[seen] / counts[seen]
+        before = self.difficulty[seen]
+        self.difficulty[seen] = np.where(np.isnan(before), latest, (before + latest) / 2)
 
     def state_dict(self) -> dict[str, Any]:
         """Plain values and tensors."""

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from statistics import fmean
 
+import numpy as np
+import torch
 from torch import nn
 
+from medseg.devices import ALONE, World
 from medseg.errors import DataError, ManifestError
 from medseg.inference.predictor import Predictor
 from medseg.metrics import MetricsConfig, mean_over_labels, score_case
@@ -21,26 +22,39 @@ Pair = tuple[str, Volume, Segmentation]
 class Validation:
     """Mean Dice of each label over some cases on their source grids; 'score' is the mean over labels and cases.
 
-    A case that cannot be read or compared leaves the others standing and is counted in 'failed_cases'.
+    A case that cannot be read or compared leaves the others standing and is counted in 'failed_cases'. Processes that
+    train together share the cases out, and each hears the scores of all.
     """
 
     cases: Sequence[Callable[[], Pair]]  # read when needed, so that no volume is kept
     predictor: Callable[[nn.Module], Predictor]
+    labels: Sequence[str]
+    world: World = ALONE
 
     def __call__(self, network: nn.Module) -> Mapping[str, float]:
         predictor, settings = self.predictor(network), MetricsConfig(distances=False)
-        scores = []
-        for read in self.cases:
-            with contextlib.suppress(DataError, ManifestError):  # told in full when the model is scored at the end
-                case, volume, label = read()
-                scores.append(score_case(case, predictor.predict(volume), label, settings))
-        found = {"score": _mean([mean_over_labels(of_case) for of_case in scores])}
-        for index, first in enumerate(scores[0] if scores else ()):
-            found[f"dice_{first.label}"] = _mean([of_case[index].dice for of_case in scores])
-        return found if len(scores) == len(self.cases) else {**found, "failed_cases": len(self.cases) - len(scores)}
+        dice, failed = np.full((len(self.cases), len(self.labels) + 1), np.nan), 0
+        for index in range(self.world.rank, len(self.cases), self.world.size):
+            try:
+                case, volume, label = self.cases[index]()
+                found = score_case(case, predictor.predict(volume), label, settings)
+            except (DataError, ManifestError):  # told in full when the model is scored at the end
+                failed += 1
+                continue
+            of_labels = {one.label: one.dice for one in found}
+            values = [*(of_labels[name] for name in self.labels), mean_over_labels(found)]
+            dice[index] = [np.nan if value is None else value for value in values]
+        dice, failed = self._of_all(dice, failed, predictor.device)
+        means = [float(np.nanmean(one)) if np.isfinite(one).any() else 0.0 for one in dice.T]
+        scores = {"score": means[-1]} | {f"dice_{name}": mean for name, mean in zip(self.labels, means, strict=False)}
+        return {**scores, "failed_cases": failed} if failed else scores
 
-
-def _mean(values: Sequence[float | None]) -> float:
-    """Over the defined values; 0 where none is, so that an empty validation never looks good."""
-    defined = [value for value in values if value is not None]
-    return fmean(defined) if defined else 0.0
+    def _of_all(self, dice: np.ndarray, failed: int, device: torch.device) -> tuple[np.ndarray, int]:
+        """What the processes found together: a case without a value is NaN in all of them."""
+        if self.world.size == 1:
+            return dice, failed
+        known = np.isfinite(dice)
+        sent = torch.from_numpy(np.stack([np.where(known, dice, 0.0), known])).to(device)
+        values, counts = self.world.total(sent).cpu().numpy()
+        every = int(self.world.total(torch.tensor([failed], device=device)))
+        return np.where(counts > 0, values, np.nan), every

@@ -43,7 +43,8 @@ def medseg(*arguments: str, folder: Path = REPOSITORY) -> subprocess.CompletedPr
     )
 
 
-VERBS = ["demo", "train", "resume", "evaluate", "infer", "manifest", "benchmark", "list", "schema", "doctor"]
+VERBS = ["demo", "plan", "train", "resume", "cross-validate", "sweep", "pseudo-label", "evaluate", "infer", "manifest"]
+VERBS += ["benchmark", "list", "schema", "doctor"]
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["train", "--help"], *(["list", kind] for kind in KINDS)])
@@ -124,7 +125,14 @@ def test_errors_under_json_are_json_on_standard_output() -> None:
     [
         (
             ["train", "c", "--set", "a=1", "--set", "b=2"],
-            {"config": "c", "assignments": ["a=1", "b=2"], "data_root": None, "output": Path("runs"), "device": "auto"},
+            {
+                "config": "c",
+                "assignments": ["a=1", "b=2"],
+                "data_root": None,
+                "output": Path("runs"),
+                "device": "auto",
+                "dry_run": False,
+            },
         ),
         (["resume", "r", "--device", "cuda:1"], {"run": Path("r"), "device": "cuda:1"}),
         (["demo", "--output", "o"], {"output": Path("o"), "device": "auto"}),

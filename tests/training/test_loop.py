@@ -35,6 +35,7 @@ class Heard:
         self.rates: list[float] = []
         self.scores: list[tuple[int, float]] = []
         self.warnings: list[str] = []
+        self.stops = False
 
     def stepped(self, step: int, total: int, values: Mapping[str, float]) -> None:
         self.losses.append(values["loss"])
@@ -45,6 +46,9 @@ class Heard:
 
     def warned(self, message: str) -> None:
         self.warnings.append(message)
+
+    def asks_to_stop(self) -> bool:
+        return self.stops
 
 
 @pytest.fixture(scope="module")
@@ -180,7 +184,8 @@ def test_a_run_without_a_whole_checkpoint_cannot_go_on(patches: Patches, tmp_pat
     run = training(patches, tmp_path)
     with pytest.raises(TrainingError, match=r"holds no whole checkpoint; start a new run"):
         run.restore()
-    run.save(6).write_bytes(b"")
+    run.save(6)
+    run.last.files()[0].write_bytes(b"")
     with pytest.raises(TrainingError, match=r"holds no whole checkpoint \(last-00000000-\w+\.pt damaged\)"):
         run.restore()
 
@@ -205,7 +210,8 @@ def test_a_full_disk_while_saving_keeps_the_checkpoint_before(
     patches: Patches, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = training(patches, tmp_path)
-    path = run.save(6)
+    run.save(6)
+    (path,) = run.last.files()
     before = path.read_bytes()
     fail_with_a_full_disk(monkeypatch)
     run.progress = type(run.progress)(step=1)

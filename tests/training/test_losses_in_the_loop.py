@@ -45,6 +45,9 @@ class Heard:
     def warned(self, message: str) -> None:
         """Nothing to remember."""
 
+    def asks_to_stop(self) -> bool:
+        return False
+
 
 @pytest.fixture(scope="module")
 def patches() -> Patches:

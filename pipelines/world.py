@@ -1,0 +1,94 @@
+"""The processes that torchrun started to train one network together, on one machine or several."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pipelines.console import Console
+
+if TYPE_CHECKING:
+    import torch
+
+    from medseg.devices import World
+
+_LONGEST = 4096  # bytes of a path, which processes tell one another
+
+
+def is_one_of_many() -> bool:
+    """Whether torchrun started this process beside others."""
+    return "TORCHELASTIC_RUN_ID" in os.environ and int(os.environ.get("WORLD_SIZE", "1")) > 1
+
+
+def is_silent() -> bool:
+    """Whether another process speaks for this one."""
+    return is_one_of_many() and os.environ.get("RANK", "0") != "0"
+
+
+def console_of_all() -> Console:
+    """A console of which the first process's alone can be read."""
+    return Console(open(os.devnull, "w")) if is_silent() else Console()
+
+
+def processes_here() -> int:
+    """How many share this machine's cores."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", "1")) if is_one_of_many() else 1
+
+
+@contextmanager
+def joined(device: str) -> Iterator[tuple[torch.device, World]]:
+    """The device of this process, and those that it works with; on CUDA each has its own."""
+    import torch
+
+    from medseg.devices import World, choose_device
+
+    if not is_one_of_many():
+        yield choose_device(device), World()
+        return
+    if device in ("auto", "cuda") and torch.cuda.is_available():
+        device = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
+    target = choose_device(device)
+    if target.type == "cuda":
+        torch.cuda.set_device(target)
+    torch.distributed.init_process_group("nccl" if target.type == "cuda" else "gloo")
+    try:
+        yield target, World(torch.distributed.get_rank(), torch.distributed.get_world_size())
+    finally:
+        torch.distributed.destroy_process_group()
+
+
+def agreed_folder(folder: Path, world: World, device: torch.device) -> Path:
+    """The first process's folder, in all of them."""
+    import torch
+
+    if world.size == 1:
+        return folder
+    told = os.fsencode(folder.resolve())[:_LONGEST]
+    letters = torch.zeros(_LONGEST, dtype=torch.uint8, device=device)
+    letters[: len(told)] = torch.tensor(list(told), dtype=torch.uint8, device=device)
+    return Path(os.fsdecode(bytes(world.first(letters).cpu().tolist()).rstrip(b"\0")))
+
+
+def begun_before(output: Path) -> Path | None:
+    """The run that torchrun's processes were training when one of them died and all were started again."""
+    note = _note(output)
+    if not is_one_of_many() or os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") == "0" or not note.is_file():
+        return None
+    return Path(note.read_text(encoding="utf-8"))
+
+
+def note_begun(output: Path, run: Path) -> None:
+    """Leaves word of the run for processes that may be started again."""
+    from medseg.io.atomic import atomic_write_text
+
+    if is_one_of_many():
+        atomic_write_text(_note(output), str(run.resolve()))
+
+
+def _note(output: Path) -> Path:
+    """Named after torchrun's own id, which only letters and digits enter."""
+    name = "".join(letter for letter in os.environ.get("TORCHELASTIC_RUN_ID", "") if letter.isalnum())
+    return output / f".torchrun-{name}"
