@@ -152,5 +152,5 @@ def test_intensity_of_an_absent_channel_is_refused() -> None:
         prepare(named, Preprocessing(intensity=(ZScore(), Window(channels=(0, 5)))))
     with pytest.raises(DataError, match="names channels"):
         measure_scales(volume.array, [ZScore(channels=(1,))])
-    with pytest.raises(ConfigError, match=r"intensity\.0\.z_score\.channels\.0: -1 is refused"):
+    with pytest.raises(ConfigError, match=r"intensity\.0\.channels\.0: -1 is refused"):
         validate(Preprocessing, {"intensity": [{"name": "z_score", "channels": [-1]}]}, "here")
