@@ -42,11 +42,12 @@ class Settings(BaseModel):
         """Where the keys of a choice are given without its name, the default one is meant."""
         if not isinstance(content, Mapping):
             return content
-        defaults = {key: getattr(field.default, "name", None) for key, field in cls.model_fields.items()}
+        defaults = {key: field.default for key, field in cls.model_fields.items()}
         nameless = {
-            key: {"name": defaults[key], **value}
+            key: {"name": default.name, **value}
             for key, value in content.items()
-            if isinstance(value, Mapping) and "name" not in value and defaults.get(key) is not None
+            if isinstance(value, Mapping) and "name" not in value
+            if isinstance(default := defaults.get(key), NamedSettings)
         }
         return {**content, **nameless}
 

@@ -139,7 +139,11 @@ class TrainedModel:
                 f"{volume.provenance.source}: has {volume.channels} channels, "
                 f"the model needs {len(wanted)} ({', '.join(wanted)}); give a file with these channels in this order"
             )
-        segmentation = predictor.predict(volume, made_by=self.card.title)
+        return self.decide(predictor.probabilities(volume), volume, predictor)
+
+    def decide(self, probabilities: np.ndarray, volume: Volume, predictor: Predictor) -> Segmentation:
+        """What `segment` makes of the predictor's probabilities for the volume."""
+        segmentation = predictor.decide(probabilities, volume, made_by=self.card.title)
         for step in self.card.experiment.postprocessing:
             segmentation = step.apply(segmentation)
         return segmentation

@@ -38,7 +38,7 @@ class Part:
 
 
 @dataclass(frozen=True)
-class Validation:
+class CrossValidation:
     """A cross-validation as a folder; whatever is done in it is kept, and the same command goes on."""
 
     home: Path
@@ -133,7 +133,7 @@ def cross_validate(
     console.say(f"{experiment.name}: {manifest.dataset.name} in {len(parts)} parts, kept in {home}")
     asked = {"experiment": experiment.model_dump(mode="json"), "manifest_digest": manifest.digest, "by": by}
     with family(home, STATE, asked, experiment, console) as (tracked, tracker):
-        runs = Validation(home, tracked, data_root, parts, parallel, device, console).train()
+        runs = CrossValidation(home, tracked, data_root, parts, parallel, device, console).train()
         studies = [open_study(read_experiment(run / CONFIG), root, manifest.folder) for run in runs]
         found = out_of_fold(dict(zip(runs, studies, strict=True)), home / EVALUATION, console)
         title = f"{experiment.name}-{len(runs)}-parts"

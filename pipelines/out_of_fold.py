@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from medseg.data.cases import existing
 from medseg.data.dataset import Case
 from medseg.errors import DataError, ManifestError
 from medseg.evaluation import (
@@ -23,6 +24,7 @@ from medseg.evaluation import (
     summary_table,
     write_scores,
 )
+from medseg.io import read_label
 from medseg.labels import LabelSet
 from medseg.metrics import MetricsConfig
 from medseg.postprocessing import FillHolesConfig, KeepLargestConfig, PostprocessingConfig
@@ -74,7 +76,7 @@ class OutOfFold:
 
 
 def out_of_fold(studies: Mapping[Path, Study], folder: Path, console: Console) -> OutOfFold:
-    """Scores the kept predictions of all runs, tries post-processing, and scores again with what is kept.
+    """Scores the kept predictions of all runs and tries post-processing on them, without the network or the images.
 
     A step is kept where the 95 % interval of its paired gain in foreground Dice lies above 0. The scores are those of
     the predictions as they are, since steps chosen by them would flatter.
@@ -102,8 +104,10 @@ class _Pair:
 
     def read(self) -> tuple[Segmentation, Segmentation]:
         """Prediction and truth."""
-        case_id, _, truth = self.study.read(self.case, verify=False)
-        return kept_prediction(self.predictions, case_id, truth), truth
+        assert self.case.label is not None  # cases without one validate nothing
+        file = existing(self.case, self.case.label, self.study.root)
+        truth = read_label(file, self.study.manifest.dataset.labels)
+        return kept_prediction(self.predictions, self.case.id, truth), truth
 
 
 def _scored(

@@ -92,7 +92,7 @@ def opinion(trained: TrainedModel, predictor: Predictor, image: Volume, labels: 
     """What the model says of an image where it is sure: a voxel's highest probability decides. 1 for no foreground."""
     probabilities = predictor.probabilities(image)
     sure = probabilities.max(axis=0) >= demands.confidence
-    found = trained.segment(image, predictor)
+    found = trained.decide(probabilities, image, predictor)
     foreground = found.array != 0
     share = float(sure[foreground].mean()) if foreground.any() else float(sure.mean())
     assert labels.ignore is not None

@@ -21,6 +21,7 @@ from typing import IO, Any, NamedTuple
 import numpy as np
 
 from medseg.errors import WriteError
+from medseg.io.atomic import sync
 
 FACTS = "entry.json"
 _LOCK, _COUNT, _LEASES, _UNFINISHED, _GONE = "lock", "bytes", "leases", "unfinished", "gone"
@@ -50,6 +51,14 @@ class Cache:
         except OSError as error:
             raise WriteError(f"cache {folder}: cannot be made ({error.strerror}); choose another folder") from error
         self._sweep()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For a process of its own, a data loading worker for instance: it holds a lease of its own."""
+        return {"folder": self.folder, "limit_bytes": self.limit_bytes}
+
+    def __setstate__(self, state: Mapping[str, Any]) -> None:
+        self.folder, self.limit_bytes = state["folder"], state["limit_bytes"]
+        self._lease = _Held(self.folder / _LEASES)
 
     def lease(self, keys: Iterable[str]) -> None:
         """From now on, until this process ends, nobody removes these entries, those not yet made included."""
@@ -93,7 +102,7 @@ class Cache:
                 "facts": entry.facts,
             }
             _write(written / FACTS, lambda file: file.write(json.dumps(content).encode()))
-            _sync(written)
+            sync(written)
             self._install(key, written)
         except OSError as error:
             raise WriteError(
@@ -135,7 +144,7 @@ class Cache:
             total = self._room_for(size)
             os.rename(written, home)
             self._count(total + size)
-        _sync(home.parent)
+        sync(home.parent)
 
     def _room_for(self, size: int) -> int:
         """Removes entries, those used longest ago first, until `size` more bytes fit; gives the bytes that are left.
@@ -236,14 +245,6 @@ def _write(path: Path, write: Callable[[IO[bytes]], object]) -> None:
         write(file)
         file.flush()
         os.fsync(file.fileno())
-
-
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def key_of(content: Mapping[str, Any]) -> str:

@@ -40,6 +40,10 @@ class PreparedCases(Sequence[TrainingCase]):
         self.cache, self.cases = cache, list(cases)  # id and key of each
         self._open: OrderedDict[int, TrainingCase] = OrderedDict()
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Without what is open: another process opens its own."""
+        return {"cache": self.cache, "cases": self.cases, "_open": OrderedDict()}
+
     def __len__(self) -> int:
         return len(self.cases)
 
@@ -133,7 +137,7 @@ def prepared_cases(
     for result in _each(preparation, workers):
         if isinstance(result, MedsegError):
             raise result
-        cache.lease([result[1]])
+        cache.lease([result[1]])  # a worker's own lease may end with it
         found.append(result)
         done(1)
     return PreparedCases(cache, found)

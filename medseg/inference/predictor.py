@@ -45,18 +45,21 @@ class Predictor:
 
     def predict(self, volume: Volume, made_by: str | None = None) -> Segmentation:
         """The labels of a volume on its own grid. Raises ModelError where the volume does not fit the network."""
-        array = self.labels.decide(self._probabilities(volume)).numpy()
+        return self.decide(self.probabilities(volume), volume, made_by)
+
+    def decide(self, probabilities: np.ndarray, volume: Volume, made_by: str | None = None) -> Segmentation:
+        """The labels that probabilities `(K, *S)` of a volume ask for."""
+        array = self.labels.decide(torch.from_numpy(probabilities)).numpy()
         if self.labels.is_exclusive:
             array = array.astype(np.min_scalar_type(max(self.labels.values)))
         provenance = replace(volume.provenance, made_by=made_by)
         return Segmentation(array, volume.geometry, self.labels, provenance)
 
     def probabilities(self, volume: Volume) -> np.ndarray:
-        """Those of each output `(K, *S)` float32 on the volume's own grid; raises as `predict` does."""
-        return self._probabilities(volume).numpy()
+        """Those of each output `(K, *S)` float32 on the volume's own grid, outside the network's that of background.
 
-    def _probabilities(self, volume: Volume) -> torch.Tensor:
-        """Outside the network's grid lies background."""
+        Raises as `predict` does.
+        """
         if volume.geometry.dims != len(self.patch.box):
             raise ModelError(
                 f"{volume.provenance.source}: has {volume.geometry.dims} dimensions, "
@@ -68,7 +71,7 @@ class Predictor:
         if self.labels.is_exclusive:
             fill[0] = 0.0
         on_source = resample(logits, prepared.geometry, volume.geometry, "linear", fill)
-        return self.labels.probabilities(torch.from_numpy(on_source)[None])[0]
+        return self.labels.probabilities(torch.from_numpy(on_source)[None])[0].numpy()
 
     def logits(self, image: np.ndarray) -> np.ndarray:
         """A prepared image `(C, *S)` -> logits `(K, *S)` float32, averaged over windows and flips.

@@ -130,12 +130,10 @@ class Training:
             told = torch.tensor([values["loss"], observer.asks_to_stop()], dtype=torch.float64, device=self.device)
             loss, asked = (self.world.total(told) / self.world.size).tolist()
             observer.stepped(step + 1, total_steps, {**values, "loss": loss})
-            if asked:
-                break
             if self.steps_per_validation and (step + 1) % self.steps_per_validation == 0:
-                self._validate(observer)
-                if self._is_out_of_patience:
-                    break
+                self._validate(observer)  # before a stop, too: the run that goes on will not come by here again
+            if asked or self._is_out_of_patience:
+                break
             if self._is_time_to_save(time.monotonic() - saved_s):
                 self._save_if_possible(total_steps, observer)
                 saved_s = time.monotonic()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import resource
 from dataclasses import replace
 from pathlib import Path
@@ -136,6 +137,17 @@ def test_a_case_that_is_gone_is_told(manifest: Manifest, cache: Cache) -> None:
         path.unlink()
     with pytest.raises(DataError, match="case p0 is gone from cache"):
         found[0]
+
+
+def test_what_is_sent_to_another_process_opens_its_own_and_holds_its_own_lease(
+    manifest: Manifest, cache: Cache
+) -> None:
+    found = made(manifest, cache)
+    assert found[0].case_id == "p0"
+    sent = copy.deepcopy(found)  # as a worker that was not forked gets it
+    assert not sent._open
+    assert torch.equal(sent[1].image, found[1].image)
+    assert len(list((cache.folder / "leases").glob("*.lock"))) == 2
 
 
 def test_a_bounded_number_of_cases_is_open(manifest: Manifest, cache: Cache, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -317,3 +317,21 @@ def test_techniques_change_training_and_resume_as_the_very_same_run(
     resumed.restore()
     assert resumed.progress.step == 3
     assert digest_after(resumed) == whole
+
+
+def test_a_stop_where_a_validation_is_due_skips_none(patches: Patches, tmp_path: Path) -> None:
+    plan = {"validate_every_epochs": 1, "batch_size": 5, "schedule": {"name": "plateau", "patience": 1}}
+
+    def scored(folder: Path, stop: bool) -> tuple[str, list[tuple[int, float]]]:
+        scores = iter([0.5, 0.4, 0.6, 0.5])
+        first = training(patches, folder, lambda network: {"score": next(scores)}, **plan)
+        heard = Heard()
+        heard.stops = stop
+        first.run(4, heard)  # stops after a step, or not at all
+        again = training(patches, folder, lambda network: {"score": next(scores)}, **plan)
+        again.restore()
+        heard.stops = False
+        again.run(4, heard)
+        return weights_digest(again.network.state_dict()), heard.scores
+
+    assert scored(tmp_path / "stopped", True) == scored(tmp_path / "whole", False)
