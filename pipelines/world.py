@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import time
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +14,7 @@ from pipelines.console import Console
 
 if TYPE_CHECKING:
     import torch
+    from torch.distributed import Store
 
     from medseg.devices import World
 
@@ -53,11 +56,34 @@ def joined(device: str) -> Iterator[tuple[torch.device, World]]:
     target = choose_device(device)
     if target.type == "cuda":
         torch.cuda.set_device(target)
-    torch.distributed.init_process_group("nccl" if target.type == "cuda" else "gloo")
+    store, rank, size = next(torch.distributed.rendezvous("env://"))
+    store = torch.distributed.PrefixStore(_meeting(store, rank, size), store)
+    backend = "nccl" if target.type == "cuda" else "gloo"
+    torch.distributed.init_process_group(backend, store=store, rank=rank, world_size=size)
     try:
-        yield target, World(torch.distributed.get_rank(), torch.distributed.get_world_size())
+        yield target, World(rank, size)
     finally:
         torch.distributed.destroy_process_group()
+
+
+def _meeting(store: Store, rank: int, size: int) -> str:
+    """A name for this meeting of the processes, the same in all of them and never used before.
+
+    torchrun's store outlives the processes, so that after a restart the addresses of dead ones are in it. The first
+    process therefore names the meeting, and tells each other one in answer to a word that only a living one can know.
+    """
+    name = uuid.uuid4().hex
+    if rank:
+        word = uuid.uuid4().hex
+        store.set(f"medseg/here/{rank}", word)
+        name = store.get(f"medseg/answer/{word}").decode()
+        store.set(f"medseg/heard/{name}/{rank}", "")
+        return name
+    for other in range(1, size):
+        while not store.check([f"medseg/heard/{name}/{other}"]):
+            store.set(f"medseg/answer/{store.get(f'medseg/here/{other}').decode()}", name)
+            time.sleep(0.05)
+    return name
 
 
 def agreed_folder(folder: Path, world: World, device: torch.device) -> Path:
