@@ -279,11 +279,3 @@ class Training:
         if self.settings.keep == "best" and self.progress.best_step is not None:
             return dict(self.best.newest().content["network"])
         return {key: value.detach().cpu().contiguous() for key, value in self.scored.state_dict().items()}
-
-
-def _lay_out(network: nn.Module, layout: torch.memory_format) -> None:
-    """Has the weights of convolutions lie in memory as the images do."""
-    rank = {torch.channels_last: 4, torch.channels_last_3d: 5}[layout]
-    for weights in network.parameters():
-        if weights.ndim == rank:
-            weights.data = weights.data.contiguous(memory_format=layout)
