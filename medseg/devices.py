@@ -61,14 +61,21 @@ def usable_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def be_deterministic(device: torch.device) -> None:
-    """Asks CUDA for kernels that give the same bits each time; a CPU does so for the same number of threads.
+def set_determinism(device: torch.device, exact: bool) -> None:
+    """Has CUDA take kernels that give the same bits each time, or the fastest; a CPU always does the former.
 
-    An operation without such a kernel warns and goes on: torch.use_deterministic_algorithms lists them.
+    With `exact`, an operation that has no such kernel raises RuntimeError (torch.use_deterministic_algorithms lists
+    them). Raises ConfigError where torch is older than 2.13, in which operations of 3D networks lack them.
     """
-    if device.type == "cuda":
-        torch.use_deterministic_algorithms(True, warn_only=True)
-        torch.backends.cudnn.benchmark = False
+    if device.type != "cuda":
+        return
+    version = str(torch.__version__)
+    if exact and tuple(map(int, version.split(".")[:2])) < (2, 13):
+        advice = "update torch, or set training.determinism: fast"
+        raise ConfigError(f"training.determinism 'exact' on CUDA needs torch 2.13, this is {version}; {advice}")
+    torch.use_deterministic_algorithms(exact)
+    torch.backends.cudnn.benchmark = not exact
+    torch.set_float32_matmul_precision("highest" if exact else "high")
 
 
 @dataclass(frozen=True)

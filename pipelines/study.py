@@ -112,7 +112,7 @@ def build_training(
 
     from medseg.data.laterality import laterality
     from medseg.data.loaders import Patches
-    from medseg.devices import ALONE, be_deterministic
+    from medseg.devices import ALONE, set_determinism
     from medseg.losses import build_loss
     from medseg.reproducibility import seeded
     from medseg.training.loop import Training
@@ -121,7 +121,7 @@ def build_training(
     config, labels, world = study.experiment, study.manifest.dataset.labels, world or ALONE
     if config.training.threads is not None:
         torch.set_num_threads(config.training.threads)
-    be_deterministic(device)
+    set_determinism(device, exact=config.training.determinism == "exact")
     torch.manual_seed(seeded(config.seed, "weights"))
     network = config.build_network(len(study.manifest.dataset.channels), labels)
     if pretrained:

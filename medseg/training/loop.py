@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
@@ -23,8 +24,9 @@ from medseg.training.budget import Needs
 from medseg.training.checkpoint import Checkpoints, Progress
 from medseg.training.mixing import Mixed
 from medseg.training.moving_average import MovingAverage
-from medseg.training.parts import lay_out, layout, size_bytes, together
+from medseg.training.parts import advice_on, lay_out, layout, size_bytes, together
 from medseg.training.settings import TrainingSettings
+from medseg.training.sharding import gathered, shared_like, shared_optimizer
 from medseg.training.stream import Stream
 
 _TIMED_STEPS = 12
@@ -77,11 +79,15 @@ class Training:
         lay_out(self.network, self.layout)
         self.loss.to(self.device)
         self.dtype = choose_precision(self.settings.precision, self.device)
+        is_sharded = self.settings.sharded and self.world.size > 1
+        self.whole = copy.deepcopy(self.network) if is_sharded else self.network  # what is saved, scored and kept
+        self.forward = together(
+            self.network, self.world, self.device, compiled=self.settings.compile, sharded=is_sharded
+        )
         self.optimizer = self.settings.optimizer.build(self.network.parameters())
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.dtype == torch.float16)
         self.average = self._new_average()
         self.stream = self._new_stream()
-        self.forward = together(self.network, self.world, self.device, self.settings.compile)
         self.last = Checkpoints(self.folder, "last", self.settings.checkpoints_kept)
         self.best = Checkpoints(self.folder, "best", 1)
         self.progress = Progress()
@@ -95,7 +101,12 @@ class Training:
     @property
     def scored(self) -> nn.Module:
         """The network that is validated and becomes the model: the moving average, where there is one."""
-        return self.network if self.average is None else self.average.network
+        return self.whole if self.average is None else self.average.network
+
+    def _gather(self) -> None:
+        """Brings the whole network up to date with the shares of it that all processes hold."""
+        if self.whole is not self.network:
+            self.whole.load_state_dict(gathered(self.network.state_dict()))
 
     @property
     def seed(self) -> int:
@@ -123,9 +134,10 @@ class Training:
         for step, batch in zip(remaining, self.stream.batches(remaining), strict=True):
             try:
                 values = self._step(step, total_steps, batch)
-            except torch.OutOfMemoryError as error:
-                advice = "lower training.batch_size or patch.size, or raise training.accumulate"
-                raise TrainingError(f"step {step + 1}: {self.device} is out of memory; {advice}") from error
+            except RuntimeError as error:
+                if advice := advice_on(error, self.device):
+                    raise TrainingError(f"step {step + 1}: {advice}") from error
+                raise
             self.progress = replace(self.progress, step=step + 1)
             told = torch.tensor([values["loss"], observer.asks_to_stop()], dtype=torch.float64, device=self.device)
             loss, asked = (self.world.total(told) / self.world.size).tolist()
@@ -176,7 +188,7 @@ class Training:
             raise TrainingError(f"step {step + 1}: loss is {loss} on {cases}; check them, or lower the learning rate")
         self.scaler.unscale_(self.optimizer)
         limit = self.settings.gradient_clip or float("inf")
-        norm = torch.nn.utils.clip_grad_norm_(self.network.parameters(), limit)
+        norm = gathered(torch.nn.utils.clip_grad_norm_(self.network.parameters(), limit))
         if not self.scaler.is_enabled() and not bool(norm.isfinite()):  # with fp16 the scaler skips such a step
             raise TrainingError(f"step {step + 1}: the gradient is not finite on {cases}; lower the learning rate")
         self.scaler.step(self.optimizer)
@@ -199,6 +211,7 @@ class Training:
         """Scores whole volumes and keeps the weights where they are the best so far."""
         if self.validate is None:
             return
+        self._gather()
         scores = self.validate(self.scored)
         self.network.train()
         self.progress = self.progress.after(scores["score"])
@@ -239,12 +252,14 @@ class Training:
 
         Raises WriteError.
         """
+        self._gather()
+        optimizer = gathered(self.optimizer.state_dict())
         if not self.world.is_first:
             return
         content = {
-            "network": self.network.state_dict(),
+            "network": self.whole.state_dict(),
             "average": None if self.average is None else self.average.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
+            "optimizer": optimizer,
             "scaler": self.scaler.state_dict(),
             "stream": self.stream.state_dict(),
             "progress": asdict(self.progress),
@@ -259,10 +274,11 @@ class Training:
         content, damaged = self.last.newest()
         if content.get("seed") != self.seed:
             raise TrainingError(f"{self.folder}: its checkpoints are of seed {content.get('seed')}, not {self.seed}")
-        self.network.load_state_dict(content["network"])
+        self.network.load_state_dict(shared_like(content["network"], self.network.state_dict()))
         if self.average is not None:
             self.average.load_state_dict(content["average"])
-        self.optimizer.load_state_dict(content["optimizer"])
+        weights = list(self.network.parameters())
+        self.optimizer.load_state_dict(shared_optimizer(content["optimizer"], weights))
         self.scaler.load_state_dict(content["scaler"])
         self.stream.load_state_dict(content["stream"])
         progress = content["progress"]

@@ -9,6 +9,7 @@ from torch import nn
 
 from medseg.devices import World
 from medseg.errors import ConfigError
+from medseg.training.sharding import share_out
 
 
 def layout(dims: int, channels_last: bool) -> torch.memory_format:
@@ -24,19 +25,34 @@ def lay_out(network: nn.Module, wanted: torch.memory_format) -> None:
             weights.data = weights.data.contiguous(memory_format=wanted)
 
 
-def together(network: nn.Module, world: World, device: torch.device, compiled: bool) -> nn.Module:
+def together(
+    network: nn.Module, world: World, device: torch.device, *, compiled: bool, sharded: bool = False
+) -> nn.Module:
     """The network as a step calls it: compiled if asked for, its gradients the mean over all processes.
 
-    Batch norm then takes its statistics over all of them. Raises ConfigError where it cannot, on a CPU.
+    With `sharded` each process holds a share of the weights, which replaces them in the network. Batch norm takes its
+    statistics over all processes. Raises ConfigError where it cannot, on a CPU.
     """
     if world.size > 1 and any(isinstance(one, nn.modules.batchnorm._BatchNorm) for one in network.modules()):
         if device.type != "cuda":
             raise ConfigError("batch norm over several processes needs CUDA; set network.normalisation: instance")
         nn.SyncBatchNorm.convert_sync_batchnorm(network)
+    if sharded:
+        share_out(network, world, device)
     forward: nn.Module = torch.compile(network) if compiled else network  # type: ignore[assignment]
-    if world.size == 1:
+    if world.size == 1 or sharded:
         return forward
     return nn.parallel.DistributedDataParallel(forward, broadcast_buffers=False, gradient_as_bucket_view=True)
+
+
+def advice_on(error: RuntimeError, device: torch.device) -> str | None:
+    """What a person can do about an error of torch in a step; None where nothing is known."""
+    if isinstance(error, torch.OutOfMemoryError):
+        return f"{device} is out of memory; lower training.batch_size or patch.size, or raise training.accumulate"
+    if "does not have a deterministic implementation" in str(error):
+        operation = str(error).split(" does not have")[0]
+        return f"{operation} cannot repeat its bits on {device}; choose another part, or training.determinism: fast"
+    return None
 
 
 def size_bytes(state: object) -> int:

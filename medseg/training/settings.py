@@ -38,6 +38,8 @@ class TrainingSettings(Settings):
     checkpoints_kept: int = Field(default=2, ge=1)  # the newest; a damaged one is passed over for the one before
     workers: int = Field(default=1, ge=0)  # processes that cut and augment patches
     threads: int | None = Field(default=None, ge=1)  # of the network on a CPU; null: one a core, recorded
+    determinism: Literal["exact", "fast"] = "exact"  # on CUDA: kernels that repeat their bits; a CPU always has them
+    sharded: bool = False  # with torchrun: each process holds a share of the weights, for very large networks
 
     @model_validator(mode="after")
     def _one_length(self) -> TrainingSettings:
@@ -53,6 +55,8 @@ class TrainingSettings(Settings):
             )
         if self.keep == "best" and self.validate_every_epochs == 0:
             raise ValueError("keep 'best' needs validations; set validate_every_epochs above 0, or keep: last")
+        if self.sharded and self.ema is not None:
+            raise ValueError(f"ema {self.ema} needs the whole weights at each step, which sharded spreads; drop one")
         if self.accumulate > self.batch_size:
             raise ValueError(
                 f"accumulate {self.accumulate} is more pieces than batch_size {self.batch_size} has patches"

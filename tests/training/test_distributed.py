@@ -75,7 +75,7 @@ def told(name, case):
     loss = build_loss(validate(LOSSES[case["loss"]["name"]], case["loss"], "loss"), labels)
     plan = {"total_steps": 4, "batch_size": 4, "workers": 0, "precision": "fp32", **case["training"]}
     torch.manual_seed(0)
-    network = UNetConfig(channels=(4, 8, 16), deep_supervision=1).build(1, labels.channels)
+    network = UNetConfig(**case["network"]).build(1, labels.channels)
     predictor = lambda network: Predictor(network, labels, Preprocessing(), patches.patch)
     validation = Validation([lambda n=n: read(n) for n in range(3)], predictor, PHANTOM_LABELS.names, world)
     folder = home / name
@@ -85,9 +85,17 @@ def told(name, case):
     run = Training(network, loss, labels, patches, settings, torch.device("cpu"), folder, validates, world)
     heard = Heard(case.get("stopper"))
     progress = run.run(4, heard)
+    if case.get("resumes"):
+        torch.manual_seed(7)
+        network = UNetConfig(**case["network"]).build(1, labels.channels)
+        run = Training(network, loss, labels, patches, settings, torch.device("cpu"), folder, validates, world)
+        run.restore()
+        heard.stopper = None
+        progress = run.run(4, heard)
     difficulty = torch.from_numpy(run.stream.difficulty)
     facts = {"losses": heard.losses, "scores": heard.scores, "difficulty": difficulty, "step": progress.step}
-    return {"weights": run.chosen_weights(), **facts}
+    held = sum(getattr(one, "to_local", lambda one=one: one)().numel() for one in run.network.parameters())
+    return {"weights": run.chosen_weights(), "held": held, **facts}
 
 
 found = {}
@@ -102,11 +110,23 @@ if world.size > 1:
     distributed.destroy_process_group()
 """
 SGD = {"name": "sgd", "learning_rate": 0.05}
-PLAIN: dict[str, Any] = {"loss": {"name": "dice_ce"}, "ignore": None, "training": {"optimizer": SGD}}
+PLAIN: dict[str, Any] = {
+    "network": {"channels": [4, 8, 16], "deep_supervision": 1},
+    "loss": {"name": "dice_ce"},
+    "ignore": None,
+    "training": {"optimizer": SGD},
+}
+SHARDED: dict[str, Any] = {
+    **PLAIN,
+    "network": {"channels": [16, 64]},  # some blocks are worth sharing by themselves, some are not
+    "training": {"optimizer": {**SGD, "momentum": 0.9}, "sharded": True, "validate_every_epochs": 1},
+}
 EQUAL: dict[str, dict[str, Any]] = {
     "dice_ce": PLAIN,
     "dice_ce_ignoring": {**PLAIN, "ignore": 9},
     "generalised_dice": {**PLAIN, "loss": {"name": "generalised_dice", "batch": True}, "ignore": 9},
+    "sharded": SHARDED,
+    "sharded_resumed": {**SHARDED, "resumes": True, "stopper": 1},
     "weighted_ce": {**PLAIN, "loss": {"name": "cross_entropy", "weights": [0.2, 1.0, 3.0]}, "ignore": 9},
 }
 CASES = {
@@ -157,11 +177,25 @@ def test_two_processes_train_as_one(one: dict[str, Any], two: dict[str, Any], ca
     assert two[case]["losses"] == pytest.approx(one[case]["losses"], abs=1e-4)
 
 
-def test_difficulties_and_validations_are_those_of_all(one: dict[str, Any], two: dict[str, Any]) -> None:
-    assert torch.allclose(one["hard"]["difficulty"], two["hard"]["difficulty"], atol=1e-4, equal_nan=True)
-    assert len(one["hard"]["scores"]) == len(two["hard"]["scores"]) > 0
-    for single, shared in zip(one["hard"]["scores"], two["hard"]["scores"], strict=True):
+@pytest.mark.parametrize("case", ["hard", "sharded"])
+def test_validations_are_those_of_all(one: dict[str, Any], two: dict[str, Any], case: str) -> None:
+    assert len(one[case]["scores"]) == len(two[case]["scores"]) > 0
+    for single, shared in zip(one[case]["scores"], two[case]["scores"], strict=True):
         assert shared == pytest.approx(single, abs=0.02)
+
+
+def test_difficulties_are_those_of_all(one: dict[str, Any], two: dict[str, Any]) -> None:
+    assert torch.allclose(one["hard"]["difficulty"], two["hard"]["difficulty"], atol=1e-4, equal_nan=True)
+
+
+def test_each_process_holds_its_share_of_the_weights_alone(one: dict[str, Any], two: dict[str, Any]) -> None:
+    assert two["sharded"]["held"] < 0.55 * one["sharded"]["held"]
+    assert two["dice_ce"]["held"] == one["dice_ce"]["held"]
+
+
+def test_sharded_weights_go_on_bit_for_bit_after_a_stop(two: dict[str, Any]) -> None:
+    undisturbed = two["sharded"]["weights"]
+    assert all(torch.equal(undisturbed[name], one) for name, one in two["sharded_resumed"]["weights"].items())
 
 
 def test_all_stop_where_one_is_asked_to_and_the_first_alone_writes(two: dict[str, Any], home: Path) -> None:

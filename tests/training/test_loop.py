@@ -335,3 +335,23 @@ def test_a_stop_where_a_validation_is_due_skips_none(patches: Patches, tmp_path:
         return weights_digest(again.network.state_dict()), heard.scores
 
     assert scored(tmp_path / "stopped", True) == scored(tmp_path / "whole", False)
+
+
+@pytest.mark.parametrize(
+    ("error", "says"),
+    [
+        (RuntimeError("cumsum_cuda_kernel does not have a deterministic implementation, but you set"), "cumsum_cuda_"),
+        (torch.OutOfMemoryError("CUDA out of memory"), "step 1: cpu is out of memory; lower training.batch_size"),
+    ],
+)
+def test_what_a_device_cannot_do_is_told_with_what_helps(
+    patches: Patches, tmp_path: Path, error: RuntimeError, says: str
+) -> None:
+    run = training(patches, tmp_path)
+
+    def fails(*_: object) -> None:
+        raise error
+
+    run.loss.forward = fails
+    with pytest.raises(TrainingError, match=says):
+        run.run(2, Heard())
