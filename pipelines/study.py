@@ -144,6 +144,7 @@ def build_training(
             config.augmentation,
             config.seed,
             laterality(config.preprocessing, config.patch, labels),
+            changed_later=config.training.augment_on == "device",
         ),
         settings=config.training,
         device=device,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import signal
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -20,6 +20,7 @@ from medseg.devices import threads
 from medseg.labels import LabelSet
 from medseg.reproducibility import seeded
 
+_CHANCE = "chance"
 _POSITIONS_KEPT = 10_000  # per label and case, enough to draw patches from
 
 
@@ -119,7 +120,11 @@ class DrawOrder:
 
 
 class Patches(Dataset[dict[str, Any]]):
-    """Draw -> `{"image": (C, *S), "label": (1 or S, *S), "case": its number, "case_id": str}`."""
+    """Draw -> `{"image": (C, *S), "label": (1 or S, *S), "case": its number, "case_id": str}`.
+
+    With `changed_later` a patch comes as it was cut, and `changed` augments a batch of them, with the same draws of
+    chance, on the device where it lies.
+    """
 
     def __init__(
         self,
@@ -128,6 +133,7 @@ class Patches(Dataset[dict[str, Any]]):
         augmentation: Sequence[AugmentationConfig],
         seed: int,
         laterality: Laterality | None = None,
+        changed_later: bool = False,
     ) -> None:
         from monai.transforms import Compose, Randomizable
 
@@ -135,6 +141,7 @@ class Patches(Dataset[dict[str, Any]]):
 
         dims = len(patch.size)
         self.cases, self.patch, self.seed, self.laterality = cases, patch, seed, laterality
+        self.changed_later = changed_later
         boxes = [patch.boxed(size) for size in patch.sizes]
         self.crops = [RandLabelCropd(["image", "label"], box, patch.foreground_share) for box in boxes]
         self.change = Compose([step for config in augmentation for step in config.build(dims)])
@@ -144,7 +151,7 @@ class Patches(Dataset[dict[str, Any]]):
                 step.set_random_state(state=self.chance)
 
     def __getitem__(self, draw: Draw) -> dict[str, Any]:
-        from medseg.data.monai_transforms import FILL, LATERALITY, POSITIONS
+        from medseg.data.monai_transforms import FILL, POSITIONS
 
         case = self.cases[draw.case]
         with threads(1), plain_tensors():
@@ -155,8 +162,32 @@ class Patches(Dataset[dict[str, Any]]):
             if self.patch.slice_axis is not None:
                 patch = {key: value.squeeze(self.patch.slice_axis + 1) for key, value in patch.items()}
             patch["label"] = patch["label"].float()
-            patch = self.change({**patch, LATERALITY: self.laterality})
-        return {"image": patch["image"].float(), "label": patch["label"], "case": draw.case, "case_id": case.case_id}
+            if self.changed_later:
+                patch[_CHANCE] = self._chance_now()
+            else:
+                patch = self._change(patch)
+        return {**patch, "case": draw.case, "case_id": case.case_id}
+
+    def changed(self, batch: Mapping[str, Any]) -> dict[str, Any]:
+        """A batch of patches as they were cut, augmented where its tensors lie."""
+        with threads(1), plain_tensors():
+            patches = []
+            for image, label, chance in zip(batch["image"], batch["label"], batch[_CHANCE], strict=True):
+                self.chance.set_state(("MT19937", chance[:-1].numpy(), int(chance[-1])))
+                patches.append(self._change({"image": image, "label": label}))
+        both = {key: torch.stack([patch[key] for patch in patches]) for key in ("image", "label")}
+        return {**{key: value for key, value in batch.items() if key != _CHANCE}, **both}
+
+    def _change(self, patch: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        from medseg.data.monai_transforms import LATERALITY
+
+        changed = self.change({**patch, LATERALITY: self.laterality})
+        return {"image": changed["image"].float(), "label": changed["label"]}
+
+    def _chance_now(self) -> torch.Tensor:
+        """The state of chance once a patch is cut: 624 words of the Mersenne twister, and the place in them."""
+        _, words, place, *_ = self.chance.get_state()
+        return torch.from_numpy(np.append(words.astype(np.int64), place))
 
 
 @contextlib.contextmanager

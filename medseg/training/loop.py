@@ -200,8 +200,10 @@ class Training:
 
     def _pieces(self, step: int, batch: Mapping[str, Any]) -> Iterator[Mixed]:
         """The batch on the device, mixed as the settings say, in the pieces whose gradients are added up."""
-        images = batch["image"].to(self.device, non_blocking=True)
-        mixed = Mixed(images, [(batch["label"].to(self.device, non_blocking=True), 1.0)], batch["case"])
+        here = {key: batch[key].to(self.device, non_blocking=True) for key in ("image", "label")}
+        if self.patches.changed_later:
+            here = self.patches.changed({**batch, **here})
+        mixed = Mixed(here["image"], [(here["label"], 1.0)], batch["case"])
         if self.settings.mix is not None:
             mixed = self.settings.mix(mixed, np.random.default_rng(seeded(self.seed, "mix", step, self.world.rank)))
         for piece in mixed.pieces(self.settings.accumulate):

@@ -23,6 +23,7 @@ class TrainingSettings(Settings):
     accumulate: int = Field(default=1, ge=1)  # pieces of a batch, where memory is short; a loss pools over each
     optimizer: Annotated[OptimizerConfig, OPTIMIZERS] = AdamW(name="adamw")
     schedule: Annotated[ScheduleConfig, SCHEDULES] = WarmupCosine(name="warmup_cosine")
+    rare_labels: float | None = Field(default=None, gt=0, le=1)  # share of the draws that all labels get evenly
     hard_cases: float | None = Field(default=None, gt=0, le=1)  # share of the draws that go to cases by difficulty
     mix: Annotated[MixConfig, MIXES] | None = None
     gradient_clip: float | None = Field(default=12.0, gt=0)  # L2 norm over all parameters
@@ -37,6 +38,7 @@ class TrainingSettings(Settings):
     checkpoint_steps: int | None = Field(default=None, ge=1)  # another one after every so many steps
     checkpoints_kept: int = Field(default=2, ge=1)  # the newest; a damaged one is passed over for the one before
     workers: int = Field(default=1, ge=0)  # processes that cut and augment patches
+    augment_on: Literal["workers", "device"] = "workers"  # 'device': where the network is, for a GPU that waits
     threads: int | None = Field(default=None, ge=1)  # of the network on a CPU; null: one a core, recorded
     determinism: Literal["exact", "fast"] = "exact"  # on CUDA: kernels that repeat their bits; a CPU always has them
     sharded: bool = False  # with torchrun: each process holds a share of the weights, for very large networks
@@ -55,6 +57,8 @@ class TrainingSettings(Settings):
             )
         if self.keep == "best" and self.validate_every_epochs == 0:
             raise ValueError("keep 'best' needs validations; set validate_every_epochs above 0, or keep: last")
+        if (self.rare_labels or 0.0) + (self.hard_cases or 0.0) > 1:
+            raise ValueError(f"rare_labels {self.rare_labels} and hard_cases {self.hard_cases} are more than all draws")
         if self.sharded and self.ema is not None:
             raise ValueError(f"ema {self.ema} needs the whole weights at each step, which sharded spreads; drop one")
         if self.accumulate > self.batch_size:

@@ -1,14 +1,14 @@
-"""The batches of a run, in which difficult cases may come more often than easy ones."""
+"""The batches of a run, in which cases that are difficult, or have rare labels, may come more often than others."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 
-from medseg.data.loaders import Patches, Share, batches
+from medseg.data.loaders import Patches, Share, TrainingCase, batches
 from medseg.devices import ALONE, World
 from medseg.labels import LabelSet
 from medseg.training.settings import TrainingSettings
@@ -17,17 +17,19 @@ _ROUND_STEPS = 25  # at least so many between two changes of the weights, each o
 
 
 class Stream:
-    """Batches for steps, evenly over the cases, or with a share of the draws by difficulty.
+    """Batches for steps, evenly over the cases, or with shares of the draws by the rarity of labels and by difficulty.
 
-    A case is as difficult as the soft Dice loss of its latest patches, a running mean that halves with each step. The
-    weights of a round of whole epochs follow from the rounds before it, so that any number of workers draws the same;
-    they and the difficulties are the state.
+    By rarity each label gets as many draws as any other, shared by the cases that have it. A case is as difficult as
+    the soft Dice loss of its latest patches, a running mean that halves with each step. The weights of a round of whole
+    epochs follow from the rounds before it, so that any number of workers draws the same; they and the difficulties are
+    the state.
     """
 
     def __init__(self, patches: Patches, labels: LabelSet, settings: TrainingSettings, world: World = ALONE) -> None:
         self.patches, self.labels, self.settings, self.world = patches, labels, settings, world
         cases = len(patches.cases)
         self.difficulty = np.full(cases, np.nan)
+        self.rarity = _rarity(patches.cases) if settings.rare_labels is not None else np.full(cases, 1 / cases)
         self.round_epochs = -(-_ROUND_STEPS * settings.batch_size // cases)
         self.weights: dict[int, np.ndarray] = {}  # of this round and the one before it, whose last draws may be left
 
@@ -35,7 +37,8 @@ class Stream:
         """The batches of these steps, which must follow those that were recorded."""
         size, workers, share = self.settings.batch_size, self.settings.workers, Share(self.world.rank, self.world.size)
         if self.settings.hard_cases is None:
-            yield from batches(self.patches, size, steps, workers, share=share)
+            fixed = None if self.settings.rare_labels is None else lambda _: self._weights()
+            yield from batches(self.patches, size, steps, workers, fixed, share)
             return
         start = steps.start
         while start < steps.stop:
@@ -79,13 +82,13 @@ class Stream:
         self.weights = {number: weights.numpy() for number, weights in state["weights"].items()}
 
     def _weights(self) -> np.ndarray:
-        """The share of the draws that each case gets: `hard_cases` of them by difficulty, the rest evenly."""
-        share, cases = self.settings.hard_cases or 0.0, len(self.difficulty)
+        """The share of the draws that each case gets: by rarity, by difficulty, the rest evenly."""
+        rare, hard, cases = self.settings.rare_labels or 0.0, self.settings.hard_cases or 0.0, len(self.difficulty)
         known = ~np.isnan(self.difficulty)
         filled = np.where(known, self.difficulty, self.difficulty[known].mean() if known.any() else 1.0)
         total = filled.sum()
         by_difficulty = filled / total if total > 0 else np.full(cases, 1 / cases)
-        return (1 - share) / cases + share * by_difficulty
+        return (1 - rare - hard) / cases + rare * self.rarity + hard * by_difficulty
 
     def _weights_of(self, epoch: int) -> np.ndarray:
         return self.weights[epoch // self.round_epochs]
@@ -98,3 +101,12 @@ class Stream:
         """The latest round that a step has draws of."""
         last_draw = (step + 1) * self.settings.batch_size - 1
         return last_draw // (len(self.patches.cases) * self.round_epochs)
+
+
+def _rarity(cases: Sequence[TrainingCase]) -> np.ndarray:
+    """The share of each case in draws that all labels get evenly; one without labels gets none."""
+    has = np.array([[len(places) > 0 for places in case.positions] for case in cases], dtype=np.float64)
+    counts = has.sum(axis=0)
+    shares = (has[:, counts > 0] / counts[counts > 0]).sum(axis=1)
+    total = shares.sum()
+    return shares / total if total > 0 else np.full(len(cases), 1 / len(cases))

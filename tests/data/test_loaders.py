@@ -74,6 +74,26 @@ def test_a_patch_depends_on_its_draw_and_not_on_those_before(name: str) -> None:
     assert not torch.equal(drawn([second]), drawn([Draw(1, 1, 1)]))
 
 
+@pytest.mark.parametrize("name", AUGMENTATIONS.names())
+@pytest.mark.parametrize("workers", [0, 1])
+def test_patches_that_are_changed_later_are_those_that_workers_change(name: str, workers: int) -> None:
+    config = validate(AUGMENTATIONS[name], {"name": name, "probability": 0.8}, name)
+    cases = [case(number) for number in range(3)]
+    if name == "colour":
+        cases = [replace(one, image=one.image.repeat(3, 1, 1, 1)) for one in cases]
+    patch = PatchSettings(size=(8, 8, 8))
+    at_once = Patches(cases, patch, [config, Noise()], seed=5)
+    later = Patches(cases, patch, [config, Noise()], seed=5, changed_later=True)
+    pairs = list(zip(batches(at_once, 2, range(3), workers), batches(later, 2, range(3), workers), strict=True))
+    for wanted, cut_only in pairs:
+        found = later.changed(cut_only)
+        assert found.keys() == wanted.keys()
+        assert torch.equal(found["image"], wanted["image"])
+        assert torch.equal(found["label"], wanted["label"])
+        assert found["case_id"] == wanted["case_id"]
+    assert not all(torch.equal(wanted["image"], cut_only["image"]) for wanted, cut_only in pairs)
+
+
 def test_loading_leaves_the_networks_random_numbers_alone() -> None:
     torch.manual_seed(0)
     expected = torch.rand(3)

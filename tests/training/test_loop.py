@@ -79,6 +79,14 @@ def test_weights_do_not_depend_on_the_number_of_workers(patches: Patches, tmp_pa
     assert digest_after(training(patches, tmp_path, workers=workers)) == reference
 
 
+def test_weights_do_not_depend_on_where_patches_are_augmented(patches: Patches, tmp_path: Path) -> None:
+    augmentation = [Affine(probability=0.8), Noise(probability=0.8)]
+    later = Patches(patches.cases, patches.patch, augmentation, seed=3, changed_later=True)
+    mixed = {"mix": {"name": "cutmix"}, "accumulate": 2}
+    reference = digest_after(training(patches, tmp_path, **mixed))
+    assert digest_after(training(later, tmp_path, augment_on="device", workers=1, **mixed)) == reference
+
+
 def test_another_seed_gives_other_weights(patches: Patches, tmp_path: Path) -> None:
     other = Patches(patches.cases, patches.patch, [Noise()], seed=4)
     assert digest_after(training(patches, tmp_path)) != digest_after(training(other, tmp_path))

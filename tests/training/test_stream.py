@@ -64,6 +64,25 @@ def test_difficulty_is_a_running_mean_of_the_soft_dice_loss() -> None:
     assert weights == pytest.approx(0.5 / 3 + 0.5 * expected, abs=1e-3)
 
 
+def test_every_label_gets_the_same_share_of_the_draws_by_rarity() -> None:
+    two = LabelSet(labels=(Label(name="common", value=1), Label(name="rare", value=2)))
+    grid = Geometry.from_spacing((4, 4, 4), (1.0, 1.0, 1.0))
+    image = np.zeros((1, 4, 4, 4), np.float32)
+    having = [(), (1,), (1,), (1, 2), ()]
+    found = []
+    for number, values in enumerate(having):
+        label = image.copy()
+        for value in values:
+            label[0, value] = value
+        found.append(training_case(f"c{number}", Prepared(image, label, grid, grid), two))
+    plan = TrainingSettings(total_steps=1, batch_size=5, workers=0, rare_labels=0.5)
+    source = Stream(Patches(found, PatchSettings(size=(4, 4, 4)), [], seed=2), two, plan)
+    by_rarity = np.array([0, 1 / 6, 1 / 6, 1 / 6 + 1 / 2, 0])
+    assert source._weights() == pytest.approx(0.5 / 5 + 0.5 * by_rarity)
+    counts = Counter(case for batch in shown(source, range(200)) for case in batch)
+    assert [counts[case] / 1000 for case in range(5)] == pytest.approx(0.1 + 0.5 * by_rarity, abs=0.03)
+
+
 def test_rounds_are_whole_epochs_and_their_weights_are_kept_for_a_stop() -> None:
     source = stream(10, hard_cases=1.0)
     assert source.round_epochs == 10
