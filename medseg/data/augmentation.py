@@ -28,6 +28,9 @@ def _rising(ends: tuple[float, float]) -> tuple[float, float]:
 
 Range = Annotated[tuple[Above, Above], AfterValidator(_rising)]
 RangeFromZero = Annotated[tuple[NotNegative, NotNegative], AfterValidator(_rising)]
+LogGain = Annotated[float, Field(ge=0, le=3)]
+RangeOfLogGains = Annotated[tuple[LogGain, LogGain], AfterValidator(_rising)]
+RangeOfShares = Annotated[tuple[Probability, Probability], AfterValidator(_rising)]
 _BOTH = ["image", "label"]
 _MODES = ["bilinear", "nearest"]
 _PADDING = ["border", "zeros"]
@@ -234,6 +237,60 @@ class Colour(AugmentationConfig):
         return [RandColourd("image", self.probability, self.saturation, self.gain)]
 
 
+class HistogramShift(AugmentationConfig):
+    """Bends each channel's intensities by a random rising line through `points` knots; order and range stay.
+
+    Its steepest slope is at most the square of `steepness` times its least.
+    """
+
+    name: Literal["histogram_shift"] = "histogram_shift"
+    probability: Probability = 0.3
+    points: int = Field(default=6, ge=3, le=64)
+    steepness: float = Field(default=3.0, ge=1, le=100)
+
+    def build(self, dims: int) -> list[Any]:
+        from medseg.data.domain_shift import RandMonotoneMapd
+
+        return [RandMonotoneMapd("image", self.probability, self.points, self.steepness)]
+
+
+class BiasField(AugmentationConfig):
+    """A smooth random gain over the patch, as the coils of an MR scanner leave it.
+
+    The gain is the exponential of a polynomial of `degree`, within exp(-s) and exp(s) with s drawn from `strength`. It
+    multiplies what lies above the patch's least value, for a z-scored image has no zero signal to multiply from.
+    """
+
+    name: Literal["bias_field"] = "bias_field"
+    probability: Probability = 0.3
+    degree: int = Field(default=3, ge=1, le=6)
+    strength: RangeOfLogGains = (0.1, 0.4)
+
+    def build(self, dims: int) -> list[Any]:
+        from medseg.data.domain_shift import RandSmoothGaind
+
+        return [RandSmoothGaind("image", self.probability, self.degree, self.strength)]
+
+
+class RandomConvolutions(AugmentationConfig):
+    """Blends the image with the output of a shallow random network, at the image's norm: other contrast and texture.
+
+    The global intensity non-linear augmentation of Ouyang et al., "Causality-inspired single-source domain
+    generalization for medical image segmentation" (IEEE TMI 2022). Of the blend, a share drawn from `blend` is the
+    network's; kernels of width 1 alone change contrast and leave texture.
+    """
+
+    name: Literal["random_convolutions"] = "random_convolutions"
+    layers: int = Field(default=4, ge=1, le=8)
+    kernels: tuple[Literal[1, 3], ...] = Field(default=(1, 3), min_length=1)
+    blend: RangeOfShares = (0.0, 1.0)
+
+    def build(self, dims: int) -> list[Any]:
+        from medseg.data.domain_shift import RandConvolutionsd
+
+        return [RandConvolutionsd("image", self.probability, self.layers, self.kernels, self.blend)]
+
+
 AUGMENTATIONS = Catalogue[AugmentationConfig](
     "augmentations",
     AugmentationConfig,
@@ -251,6 +308,9 @@ AUGMENTATIONS = Catalogue[AugmentationConfig](
         Gamma,
         LowResolution,
         Colour,
+        HistogramShift,
+        BiasField,
+        RandomConvolutions,
     ],
 )
 Augmentation = Annotated[AugmentationConfig, AUGMENTATIONS]

@@ -40,6 +40,7 @@ def test_shape_type_and_finiteness_hold(name: str, dims: int) -> None:
     for key in ("image", "label"):
         assert type(after[key]) is torch.Tensor
         assert after[key].shape == before[key].shape
+        assert after[key].dtype == torch.float32
         assert torch.isfinite(after[key]).all()
     assert set(after["label"].unique().tolist()) <= {0.0, 1.0}
 
@@ -65,6 +66,30 @@ def test_geometry_moves_both_and_intensity_the_image_alone(name: str, dims: int)
         else:
             assert torch.equal(after["label"], before["label"])
             assert not torch.equal(after["image"], before["image"])
+
+
+@pytest.mark.parametrize(("name", "dims"), CASES)
+@pytest.mark.parametrize("content", ["one value", "two neighbouring values", "nothing"])
+def test_flat_patches_of_several_channels_stay_finite(name: str, dims: int, content: str) -> None:
+    image = torch.full((3, *[12] * dims), 0.0 if content == "nothing" else 3.0)
+    if content == "two neighbouring values":
+        image[0, 0] = torch.nextafter(torch.tensor(3.0), torch.tensor(4.0))
+    with plain_tensors():
+        transform = Compose(always(name).build(dims))
+        transform.set_random_state(2)
+        after = transform({"image": image, "label": torch.zeros(1, *image.shape[1:])})["image"]
+    assert after.shape == image.shape
+    assert torch.isfinite(after).all()
+
+
+@pytest.mark.parametrize(("name", "dims"), CASES)
+def test_the_generators_of_torch_and_numpy_stay_untouched(name: str, dims: int) -> None:
+    before, numpy_before = torch.get_rng_state(), np.random.get_state(legacy=False)
+    changed(name, dims, 3)
+    assert torch.equal(torch.get_rng_state(), before)
+    numpy_after = np.random.get_state(legacy=False)
+    assert numpy_after["state"]["pos"] == numpy_before["state"]["pos"]
+    assert np.array_equal(numpy_after["state"]["key"], numpy_before["state"]["key"])
 
 
 def test_probability_zero_changes_nothing() -> None:
