@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 BACKGROUND, FOREGROUND = "background", "foreground"
 
+_NEVER = -1e4  # a logit whose probability is 0 in any precision
+
 # Colours are told apart in colour-blind vision: Okabe and Ito, "Color Universal Design", 2008, without black.
 _PALETTE = ((230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (0, 114, 178), (213, 94, 0), (204, 121, 167))
 
@@ -154,6 +156,29 @@ class LabelSet(Settings):
     def counted(self, label_b1s: torch.Tensor) -> torch.Tensor | None:
         """Where voxels count, bool `(B, 1, *S)`, or None where all do."""
         return None if self.ignore is None else label_b1s[:, :1] != self.ignore
+
+    def annotated(self, names: Sequence[str] | None) -> list[bool]:
+        """For each network output whether it was looked for, by the names of those labels; None: all."""
+        found = [names is None or name in names for name in self.names]
+        return [True, *found] if self.is_exclusive else found
+
+    def marginal(self, logits_bks: torch.Tensor, annotated_bk: torch.Tensor) -> torch.Tensor:
+        """Logits for cases in which only some labels were looked for, bool `(B, K)`.
+
+        What was not looked for may lie in what is marked as background: its probability is added to that of the
+        background, and its own output, now certain, learns nothing (marginal loss: Shi et al., MedIA 2021). Where
+        labels overlap, such an output learns nothing.
+        """
+        import torch
+
+        shown = annotated_bk.view(*annotated_bk.shape, *([1] * (logits_bks.ndim - 2)))
+        certain = logits_bks.masked_fill(~shown, _NEVER)
+        if not self.is_exclusive:
+            return certain
+        apart = shown.clone()
+        apart[:, 0] = False
+        background = logits_bks.masked_fill(apart, float("-inf")).logsumexp(dim=1, keepdim=True)
+        return torch.cat([background.to(certain.dtype), certain[:, 1:]], dim=1)
 
     def probabilities(self, logits_bks: torch.Tensor) -> torch.Tensor:
         """Logits `(B, K, *S)` -> probabilities of the same shape: softmax over K, or a sigmoid each."""

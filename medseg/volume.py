@@ -46,12 +46,16 @@ class Volume:
 
 @dataclass(frozen=True, eq=False)
 class Segmentation:
-    """Labels on a grid: integers `(X, Y, Z)` of an exclusive LabelSet, or bool `(S, X, Y, Z)` of an overlapping one."""
+    """Labels on a grid: integers `(X, Y, Z)` of an exclusive LabelSet, or bool `(S, X, Y, Z)` of an overlapping one.
+
+    `annotated` names the labels that somebody looked for; the others may lie unmarked in the background.
+    """
 
     array: np.ndarray
     geometry: Geometry
     labels: LabelSet
     provenance: Provenance = field(default_factory=Provenance)
+    annotated: tuple[str, ...] | None = None  # None: all
 
     def __post_init__(self) -> None:
         expected = self.geometry.shape if self.labels.is_exclusive else (len(self.labels.labels), *self.geometry.shape)

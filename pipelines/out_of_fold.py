@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from medseg.data.cases import existing
+from medseg.data.cases import read_truth
 from medseg.data.dataset import Case
 from medseg.errors import DataError, ManifestError
 from medseg.evaluation import (
@@ -24,7 +24,6 @@ from medseg.evaluation import (
     summary_table,
     write_scores,
 )
-from medseg.io import read_label
 from medseg.labels import LabelSet
 from medseg.metrics import MetricsConfig
 from medseg.postprocessing import FillHolesConfig, KeepLargestConfig, PostprocessingConfig
@@ -104,9 +103,8 @@ class _Pair:
 
     def read(self) -> tuple[Segmentation, Segmentation]:
         """Prediction and truth."""
-        assert self.case.label is not None  # cases without one validate nothing
-        file = existing(self.case, self.case.label, self.study.root)
-        truth = read_label(file, self.study.manifest.dataset.labels)
+        truth = read_truth(self.study.manifest.dataset, self.case, self.study.root)
+        assert truth is not None  # a case without a label validates nothing
         return kept_prediction(self.predictions, self.case.id, truth), truth
 
 

@@ -145,6 +145,7 @@ def build_training(
             config.seed,
             laterality(config.preprocessing, config.patch, labels),
             changed_later=config.training.augment_on == "device",
+            annotated=_annotated(study),
         ),
         settings=config.training,
         device=device,
@@ -152,6 +153,16 @@ def build_training(
         world=world,
         validate=validation if study.validation else None,
     )
+
+
+def _annotated(study: Study) -> torch.Tensor | None:
+    """What was looked for in each training case, `(cases, K)`; None where that is everything in all of them."""
+    import torch
+
+    if all(case.annotated is None for case in study.training):
+        return None
+    labels = study.manifest.dataset.labels
+    return torch.tensor([labels.annotated(case.annotated) for case in study.training])
 
 
 def _prepared(study: Study, console: Console) -> PreparedCases:

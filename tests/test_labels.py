@@ -95,3 +95,26 @@ def test_the_only_label_may_be_called_foreground_others_may_not() -> None:
 def test_a_set_that_contradicts_itself_is_refused(content: dict[str, object], message: str) -> None:
     with pytest.raises(ValidationError, match=message):
         LabelSet.model_validate(content)
+
+
+def test_what_nobody_looked_for_is_one_with_the_background() -> None:
+    plain = LabelSet(labels=(ONE, TWO))
+    logits = torch.tensor([[0.3, -1.0, 2.0], [0.5, 0.1, -0.7]], dtype=torch.float64).view(2, 3, 1).requires_grad_()
+    annotated = torch.tensor([plain.annotated(["liver"]), plain.annotated(None)])
+    assert annotated.tolist() == [[True, True, False], [True, True, True]]
+    before, after = logits.softmax(dim=1), plain.marginal(logits, annotated).softmax(dim=1)
+    assert torch.allclose(after[0, 0], before[0, 0] + before[0, 2])
+    assert torch.allclose(after[0, 1], before[0, 1])
+    assert after[0, 2] == 0
+    assert torch.equal(plain.marginal(logits, annotated)[1], logits[1])
+    (found,) = torch.autograd.grad(-after[0, 0].log().sum(), logits)  # a voxel that is marked as background
+    either = torch.tensor([1.0, 0.0, 1.0], dtype=torch.float64).view(3, 1)  # and may be one or the other
+    assert torch.allclose(found[0], before[0] - either * before[0] / (before[0, 0] + before[0, 2]))
+
+
+def test_an_overlapping_label_that_nobody_looked_for_learns_nothing() -> None:
+    logits = torch.tensor([[[0.3], [2.0]]], requires_grad=True)
+    shown = BOTH.marginal(logits, torch.tensor([BOTH.annotated(["liver"])]))
+    assert shown.sigmoid()[0, 1] == 0
+    (found,) = torch.autograd.grad(shown.sum(), logits)
+    assert found[0, :, 0].tolist() == [1, 0]

@@ -9,12 +9,13 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from medseg.data.dataset import Case, DatasetInfo, case_id_problem, path_problem
+from medseg.data.dataset import Case, DatasetInfo, annotated_problem, case_id_problem, path_problem
 from medseg.errors import ManifestError
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _FIXED = ("case_id", "patient_id", "fold")
 _LABEL = ("label", "label_sha256")
+_ANNOTATED, _BETWEEN = "annotated", ";"  # the labels that were looked for, where they are not all
 _NOT_TYPED = 0.8  # a column nearer than this to a known name is taken for a slip
 
 
@@ -39,7 +40,7 @@ def parse_table(text: str, path: Path, dataset: DatasetInfo) -> tuple[Case, ...]
             problems.append(f"line {line} has {len(cells)} cells, the header {len(rows[0][1])}; correct its commas")
             continue
         row = dict(zip(rows[0][1], cells, strict=True))
-        found = _row_problems(row, images)
+        found = _row_problems(row, images, dataset)
         if row["case_id"] in lines:
             found.append(f"case_id {row['case_id']!r} is on line {lines[row['case_id']]} too; each needs its own")
         lines.setdefault(row["case_id"], line)
@@ -57,14 +58,16 @@ def table_text(dataset: DatasetInfo, cases: Sequence[Case]) -> str:
     """What cases.csv holds for these cases, sorted by id."""
     together = all(len(case.images) == 1 for case in cases)
     images = image_columns(("all",) if together else dataset.channels)
-    extra = sorted({name for case in cases for name in case.columns})
+    partly = [_ANNOTATED] if any(case.annotated is not None for case in cases) else []
+    extra = [*partly, *sorted({name for case in cases for name in case.columns})]
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow([*_FIXED, *images, "label", *[f"{name}_sha256" for name in images], "label_sha256", *extra])
     for case in sorted(cases, key=lambda case: case.id):
         fold = "" if case.fold is None else str(case.fold)
         digests = [digest or "" for digest in (*case.image_digests, case.label_digest)]
-        further = [case.columns.get(name, "") for name in extra]
+        cells = {**case.columns, _ANNOTATED: _BETWEEN.join(case.annotated or ())}
+        further = [cells.get(name, "") for name in extra]
         writer.writerow([case.id, case.patient, fold, *case.images, case.label or "", *digests, *further])
     return text.getvalue()
 
@@ -112,7 +115,7 @@ def _image_columns(path: Path, columns: Sequence[str], dataset: DatasetInfo) -> 
         raise ManifestError(f"{path}: line 1: column {twice[0]!r} is given twice; keep one")
     per_channel = [f"image_{channel}" for channel in dataset.channels]
     images = ["image"] if "image" in columns else per_channel
-    known = [*_FIXED, *images, *_LABEL, *[f"{name}_sha256" for name in images]]
+    known = [*_FIXED, *images, *_LABEL, _ANNOTATED, *[f"{name}_sha256" for name in images]]
     missing = [name for name in (*_FIXED, *images, "label") if name not in columns]
     for name in (name for name in columns if name not in known):
         near = difflib.get_close_matches(name.strip().lower(), missing or known, n=1, cutoff=_NOT_TYPED)
@@ -126,7 +129,7 @@ def _image_columns(path: Path, columns: Sequence[str], dataset: DatasetInfo) -> 
     return images
 
 
-def _row_problems(row: Mapping[str, str], images: Sequence[str]) -> list[str]:
+def _row_problems(row: Mapping[str, str], images: Sequence[str], dataset: DatasetInfo) -> list[str]:
     problems = []
     for name in (*_FIXED, *images, *_LABEL):
         value = row.get(name, "")
@@ -142,6 +145,8 @@ def _row_problems(row: Mapping[str, str], images: Sequence[str]) -> list[str]:
     for name in (*images, "label"):
         if row[name] and (problem := path_problem(row[name])):
             problems.append(f"{name} {problem}")
+    if (named := _annotated(row)) and (problem := annotated_problem(named, dataset.labels)):
+        problems.append(f"{_ANNOTATED} {problem}")
     for name in (*[f"{image}_sha256" for image in images], "label_sha256"):
         if row.get(name) and not _DIGEST.fullmatch(row[name]):
             problems.append(f"{name} {row[name]!r} is no SHA-256 (64 hexadecimal digits); leave it empty to skip it")
@@ -149,7 +154,7 @@ def _row_problems(row: Mapping[str, str], images: Sequence[str]) -> list[str]:
 
 
 def _case(row: Mapping[str, str], images: Sequence[str]) -> Case:
-    known = {*_FIXED, *images, *_LABEL, *(f"{name}_sha256" for name in images)}
+    known = {*_FIXED, *images, *_LABEL, _ANNOTATED, *(f"{name}_sha256" for name in images)}
     return Case(
         id=row["case_id"],
         patient=row["patient_id"],
@@ -159,7 +164,14 @@ def _case(row: Mapping[str, str], images: Sequence[str]) -> Case:
         image_digests=tuple(row.get(f"{name}_sha256") or None for name in images),
         label_digest=row.get("label_sha256") or None,
         columns={name: value for name, value in row.items() if value and name not in known},
+        annotated=_annotated(row),
     )
+
+
+def _annotated(row: Mapping[str, str]) -> tuple[str, ...] | None:
+    """The names in the cell, `liver;spleen`; None where it is empty or absent."""
+    cell = row.get(_ANNOTATED, "")
+    return tuple(name.strip() for name in cell.split(_BETWEEN)) if cell.strip() else None
 
 
 def _shared_patients(cases: Sequence[Case], lines: Mapping[str, int]) -> list[str]:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-from medseg.data.dataset import inside
+from medseg.data.dataset import DatasetInfo, inside
 from medseg.data.manifest import Case, Manifest
 from medseg.errors import DataError, GeometryError, ManifestError
 from medseg.geometry import Geometry
@@ -31,15 +31,30 @@ def read_case(manifest: Manifest, case: Case, data_root: Path, verify: bool = Fa
     field of view takes that file's lowest value. The label is never resampled: it must be on the grid of the first
     channel. Raises ManifestError for an absent or changed file, GeometryError where grids do not fit.
     """
-    paths = [existing(case, path, data_root) for path, _ in case.files]
-    volumes = [read_image(path) for path in paths[: len(case.images)]]
-    label = read_label(paths[-1], manifest.dataset.labels) if case.label is not None else None
+    volumes = [read_image(existing(case, path, data_root)) for path in case.images]
+    label = read_truth(manifest.dataset, case, data_root)
     image = _together(manifest, case, volumes)
     if label is not None and not image.geometry.matches(label.geometry):
         raise GeometryError(label_mismatch(case, image.geometry, label.geometry))
     if verify:  # last: that a file changed says less than how it does not fit
         verify_digests(case, volumes, label)
     return CaseData(case, image, label)
+
+
+def read_truth(dataset: DatasetInfo, case: Case, data_root: Path) -> Segmentation | None:
+    """A case's label, or None. Raises ManifestError where it is absent, or holds what was not looked for."""
+    if case.label is None:
+        return None
+    label = read_label(existing(case, case.label, data_root), dataset.labels)
+    if case.annotated is None:
+        return label
+    others = [name for name in dataset.labels.names if name not in case.annotated and label.mask(name).any()]
+    if others:
+        raise ManifestError(
+            f"case {case.id}: {case.label} holds {', '.join(others)}, which `annotated` in cases.csv does not list; "
+            "add it there, or correct the file"
+        )
+    return replace(label, annotated=case.annotated)
 
 
 def existing(case: Case, path: str, data_root: Path) -> Path:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints, model_validator
 
-from medseg.config import Settings
+from medseg.config import Settings, suggestion
 from medseg.errors import ManifestError
 from medseg.labels import LabelSet
 
@@ -74,6 +74,7 @@ class Case:
     image_digests: tuple[str | None, ...] = ()
     label_digest: str | None = None
     columns: Mapping[str, str] = field(default_factory=dict, hash=False)  # further columns: site, scanner ...
+    annotated: tuple[str, ...] | None = None  # the labels that somebody looked for; None: all
 
     def __post_init__(self) -> None:
         if not self.image_digests:
@@ -92,6 +93,17 @@ def case_id_problem(case_id: str) -> str | None:
         return f"{case_id[:40]!r}... has {len(case_id)} characters; 120 are the most"
     if not _CASE_ID.fullmatch(case_id):
         return f"{case_id!r} cannot name a file; use letters, digits and . _ + = @ - (no blank or dot at the end)"
+    return None
+
+
+def annotated_problem(annotated: Sequence[str], labels: LabelSet) -> str | None:
+    """Why a list of labels cannot be those that were looked for in a case, or None."""
+    strangers = [name for name in annotated if name not in labels.names]
+    if strangers:
+        return f"{strangers[0]!r} is no label of the data set{suggestion(strangers[0], labels.names)}"
+    lone = [one for one in labels.labels if one.pair and (one.name in annotated) != (one.pair in annotated)]
+    if lone:
+        return f"lists one of {lone[0].name!r} and {lone[0].pair!r}, which a mirror exchanges; list both or neither"
     return None
 
 

@@ -120,7 +120,7 @@ class DrawOrder:
 
 
 class Patches(Dataset[dict[str, Any]]):
-    """Draw -> `{"image": (C, *S), "label": (1 or S, *S), "case": its number, "case_id": str}`.
+    """Draw -> `{"image": (C, *S), "label": (1 or S, *S), "case": its number, "case_id": str}`, and `annotated`.
 
     With `changed_later` a patch comes as it was cut, and `changed` augments a batch of them, with the same draws of
     chance, on the device where it lies.
@@ -134,6 +134,7 @@ class Patches(Dataset[dict[str, Any]]):
         seed: int,
         laterality: Laterality | None = None,
         changed_later: bool = False,
+        annotated: torch.Tensor | None = None,  # bool (cases, K): what was looked for in each; None: everything
     ) -> None:
         from monai.transforms import Compose, Randomizable
 
@@ -141,7 +142,7 @@ class Patches(Dataset[dict[str, Any]]):
 
         dims = len(patch.size)
         self.cases, self.patch, self.seed, self.laterality = cases, patch, seed, laterality
-        self.changed_later = changed_later
+        self.changed_later, self.annotated = changed_later, annotated
         boxes = [patch.boxed(size) for size in patch.sizes]
         self.crops = [RandLabelCropd(["image", "label"], box, patch.foreground_share) for box in boxes]
         self.change = Compose([step for config in augmentation for step in config.build(dims)])
@@ -156,7 +157,7 @@ class Patches(Dataset[dict[str, Any]]):
         case = self.cases[draw.case]
         with threads(1), plain_tensors():
             self.chance.seed(seeded(self.seed, "patch", draw.epoch, draw.position) % 2**32)
-            patch = self.crops[draw.size](
+            patch: dict[Any, Any] = self.crops[draw.size](
                 {"image": case.image, "label": case.label, POSITIONS: case.positions, FILL: case.fill}
             )
             if self.patch.slice_axis is not None:
@@ -166,19 +167,21 @@ class Patches(Dataset[dict[str, Any]]):
                 patch[_CHANCE] = self._chance_now()
             else:
                 patch = self._change(patch)
-        return {**patch, "case": draw.case, "case_id": case.case_id}
+        known = {} if self.annotated is None else {"annotated": self.annotated[draw.case]}
+        return {**patch, **known, "case": draw.case, "case_id": case.case_id}
 
     def changed(self, batch: Mapping[str, Any]) -> dict[str, Any]:
         """A batch of patches as they were cut, augmented where its tensors lie."""
         with threads(1), plain_tensors():
             patches = []
             for image, label, chance in zip(batch["image"], batch["label"], batch[_CHANCE], strict=True):
-                self.chance.set_state(("MT19937", chance[:-1].numpy(), int(chance[-1])))
+                twister = {"key": chance[:-1].numpy(), "pos": int(chance[-1])}
+                self.chance.set_state({"bit_generator": "MT19937", "state": twister})
                 patches.append(self._change({"image": image, "label": label}))
         both = {key: torch.stack([patch[key] for patch in patches]) for key in ("image", "label")}
         return {**{key: value for key, value in batch.items() if key != _CHANCE}, **both}
 
-    def _change(self, patch: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    def _change(self, patch: Mapping[str, Any]) -> dict[str, torch.Tensor]:
         from medseg.data.monai_transforms import LATERALITY
 
         changed = self.change({**patch, LATERALITY: self.laterality})
@@ -186,8 +189,8 @@ class Patches(Dataset[dict[str, Any]]):
 
     def _chance_now(self) -> torch.Tensor:
         """The state of chance once a patch is cut: 624 words of the Mersenne twister, and the place in them."""
-        _, words, place, *_ = self.chance.get_state()
-        return torch.from_numpy(np.append(words.astype(np.int64), place))
+        state: dict[str, Any] = self.chance.get_state(legacy=False)["state"]
+        return torch.from_numpy(np.append(state["key"].astype(np.int64), state["pos"]))
 
 
 @contextlib.contextmanager

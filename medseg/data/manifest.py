@@ -58,6 +58,7 @@ class Manifest:
         archive = self.dataset.download.md5 if self.dataset.download is not None else None
         cases = [
             [case.id, case.patient, case.fold, case.label is not None, [digest or path for path, digest in case.files]]
+            + ([] if case.annotated is None else [sorted(case.annotated)])
             for case in sorted(self.cases, key=lambda case: case.id)
         ]
         content: list[Any] = [dataset, labels, archive, cases]

@@ -10,12 +10,12 @@ from typing import Literal
 
 import numpy as np
 
-from medseg.data.cases import existing, label_mismatch
+from medseg.data.cases import existing, label_mismatch, read_truth
 from medseg.data.dataset import Case, DatasetInfo
 from medseg.data.label_form import label_form_problem, read_label_values
 from medseg.data.manifest import Manifest
 from medseg.errors import DataError, ManifestError
-from medseg.io import read_image, read_label
+from medseg.io import read_image
 from medseg.volume import Segmentation, Volume, digest
 
 Progress = Callable[[int, int, str], None]  # cases done, cases in all, the case's id
@@ -130,7 +130,7 @@ def _label(dataset: DatasetInfo, case: Case, data_root: Path, findings: list[Fin
         if form is not None:
             _add(findings, case, case.label, [("error", f"{case.label}: {form}")])
             return None
-        return read_label(path, dataset.labels)
+        return read_truth(dataset, case, data_root)
     except (DataError, ManifestError) as error:
         _add(findings, case, case.label, [("error", str(error))])
         return None

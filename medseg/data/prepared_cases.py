@@ -101,6 +101,7 @@ class _Preparation(Dataset[tuple[str, str] | MedsegError]):
             "expected": [digest for _, digest in case.files],
             "dataset": self.manifest.dataset.model_dump(mode="json", include={"spatial_dims", "channels", "labels"}),
             "preprocessing": self.settings.model_dump(mode="json"),
+            "annotated": case.annotated,
             "code": _code_digest(),
             "libraries": _versions(),
         }

@@ -11,6 +11,7 @@ from medseg.metrics import (
     LabelScore,
     MetricsConfig,
     accuracy_of,
+    as_looked_for,
     confusion_matrix,
     mean_over_labels,
     pixel_accuracy,
@@ -62,6 +63,7 @@ def score(
 ) -> CaseScores:
     """All scores of one case on the truth's grid. Raises GeometryError or LabelError where the two do not compare."""
     labels = tuple(score_case(case_id, prediction, truth, settings))
+    prediction = as_looked_for(prediction, truth)
     if not truth.labels.is_exclusive:
         return CaseScores(case_id, labels, pixel_accuracy(prediction, truth))
     confusion = confusion_matrix(prediction, truth)

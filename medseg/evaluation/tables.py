@@ -38,7 +38,7 @@ def case_table(scores: Scores, limit: int | None = None) -> Table:
     for case in scores.worst_first():
         dice = {one.label: one.dice for one in case.labels}
         note = ", ".join(f"{one.label} {one.presence}" for one in case.labels if one.presence in ("missed", "spurious"))
-        shown = [_number(case.foreground()), *(_number(dice[name]) for name in names)]
+        shown = [_number(case.foreground()), *(_number(dice.get(name)) for name in names)]
         rows.append([case.case, *shown, _number(case.foreground("hd95"), 2), _number(case.foreground("nsd")), note])
     return Table(headers, rows[:limit])
 

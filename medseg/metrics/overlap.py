@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -70,6 +70,20 @@ def counted_voxels(truth: Segmentation) -> np.ndarray | None:
     """Where voxels count, bool on the grid, or None where all do."""
     ignore = truth.labels.ignore
     return None if ignore is None or not truth.labels.is_exclusive else np.asarray(truth.array != ignore)
+
+
+def as_looked_for(prediction: Segmentation, truth: Segmentation) -> Segmentation:
+    """The prediction without labels that nobody looked for in the truth: there they are neither right nor wrong."""
+    if truth.annotated is None:
+        return prediction
+    array, labels = prediction.array.copy(), truth.labels
+    for index, label in enumerate(labels.labels):
+        if label.name not in truth.annotated:
+            if labels.is_exclusive:
+                array[array == label.value] = 0
+            else:
+                array[index] = False
+    return replace(prediction, array=array)
 
 
 def confusion_matrix(prediction: Segmentation, truth: Segmentation) -> np.ndarray:

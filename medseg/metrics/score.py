@@ -9,8 +9,8 @@ Where a label is empty in                 Dice, IoU, NSD   precision   recall   
 None is undefined, and no mean counts it: a label that is rightly absent neither lifts nor lowers a mean, as in nnU-Net,
 while a missed or spurious one costs a Dice of 0. A distance to nothing is infinite, and any finite stand-in would
 depend on the field of view; means of HD95 and ASSD therefore stand beside the number of cases that they count, and of
-those that were missed, spurious and absent. Voxels of the LabelSet's ignore value count nowhere; for surfaces they are
-background.
+those that were missed, spurious and absent. A label that nobody looked for in a case has no score there. Voxels of the
+LabelSet's ignore value count nowhere; for surfaces they are background.
 """
 
 from __future__ import annotations
@@ -74,7 +74,14 @@ def score_case(
     settings = settings or MetricsConfig()
     counted = counted_voxels(truth)
     names = [(name, False) for name in truth.labels.names] + [(name, True) for name in truth.labels.regions]
+    if truth.annotated is not None:
+        names = [(name, is_region) for name, is_region in names if _was_looked_for(name, truth)]
     return [_score(case_id, name, is_region, (prediction, truth, counted), settings) for name, is_region in names]
+
+
+def _was_looked_for(name: str, truth: Segmentation) -> bool:
+    """Whether a label, or every label of a region, is among those that the truth was made for."""
+    return truth.annotated is None or set(truth.labels.regions.get(name, (name,))) <= set(truth.annotated)
 
 
 def mean_over_labels(scores: Iterable[LabelScore], metric: str = "dice") -> float | None:

@@ -17,14 +17,14 @@ from torch import nn
 
 from medseg.data.loaders import Patches
 from medseg.devices import ALONE, World, autocast, choose_precision, peak_memory_bytes
-from medseg.errors import ConfigError, TrainingError, WriteError
+from medseg.errors import TrainingError, WriteError
 from medseg.labels import LabelSet
 from medseg.reproducibility import arithmetic, seeded
 from medseg.training.budget import Needs
 from medseg.training.checkpoint import Checkpoints, Progress
 from medseg.training.mixing import Mixed
 from medseg.training.moving_average import MovingAverage
-from medseg.training.parts import advice_on, lay_out, layout, size_bytes, together
+from medseg.training.parts import advice_on, answered, check, lay_out, layout, size_bytes, together
 from medseg.training.settings import TrainingSettings
 from medseg.training.sharding import gathered, shared_like, shared_optimizer
 from medseg.training.stream import Stream
@@ -71,9 +71,7 @@ class Training:
     world: World = ALONE
 
     def __post_init__(self) -> None:
-        if self.settings.batch_size % self.world.size:
-            size = self.settings.batch_size
-            raise ConfigError(f"training.batch_size {size} is no multiple of {self.world.size} processes; change it")
+        check(self.settings, self.world, self.patches)
         self.network.to(self.device)
         self.layout = layout(len(self.patches.patch.size), self.settings.channels_last)
         lay_out(self.network, self.layout)
@@ -175,7 +173,7 @@ class Training:
         loss = 0.0
         for piece in self._pieces(step, batch):
             with autocast(self.device, self.dtype):
-                logits = self.forward(piece.images)
+                logits = answered(self.forward(piece.images), piece.annotated, self.labels)
             parts = [share * self.loss(logits, label, step / total_steps) for label, share in piece.labels]
             part = sum(parts[1:], parts[0]) * (len(piece.images) / len(batch["image"]))
             self.scaler.scale(part).backward()
@@ -203,7 +201,8 @@ class Training:
         here = {key: batch[key].to(self.device, non_blocking=True) for key in ("image", "label")}
         if self.patches.changed_later:
             here = self.patches.changed({**batch, **here})
-        mixed = Mixed(here["image"], [(here["label"], 1.0)], batch["case"])
+        annotated = batch["annotated"].to(self.device) if "annotated" in batch else None
+        mixed = Mixed(here["image"], [(here["label"], 1.0)], batch["case"], annotated=annotated)
         if self.settings.mix is not None:
             mixed = self.settings.mix(mixed, np.random.default_rng(seeded(self.seed, "mix", step, self.world.rank)))
         for piece in mixed.pieces(self.settings.accumulate):

@@ -25,6 +25,7 @@ class Mixed(NamedTuple):
     labels: list[tuple[torch.Tensor, float]]
     cases: torch.Tensor
     is_mixed: bool = False
+    annotated: torch.Tensor | None = None  # bool (B, K), where some cases have labels that nobody looked for
 
     def pieces(self, count: int) -> Iterator[Mixed]:
         """At most `count` pieces along the batch, all but the last of one size."""
@@ -32,7 +33,8 @@ class Mixed(NamedTuple):
         for start in range(0, len(self.images), size):
             part = slice(start, start + size)
             labels = [(label[part], share) for label, share in self.labels]
-            yield Mixed(self.images[part], labels, self.cases[part], self.is_mixed)
+            annotated = None if self.annotated is None else self.annotated[part]
+            yield Mixed(self.images[part], labels, self.cases[part], self.is_mixed, annotated)
 
 
 class MixConfig(NamedSettings):

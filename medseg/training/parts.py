@@ -2,14 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import nn
 
+from medseg.data.loaders import Patches
 from medseg.devices import World
 from medseg.errors import ConfigError
+from medseg.labels import LabelSet
+from medseg.training.settings import TrainingSettings
 from medseg.training.sharding import share_out
+
+
+def check(settings: TrainingSettings, world: World, patches: Patches) -> None:
+    """Raises ConfigError for settings that the processes or the cases do not allow."""
+    size = settings.batch_size
+    if size % world.size:
+        raise ConfigError(f"training.batch_size {size} is no multiple of {world.size} processes; change it")
+    if settings.mix is not None and patches.annotated is not None:
+        raise ConfigError(
+            f"training.mix {settings.mix.name} needs cases in which every label was looked for, but `annotated` in "
+            "cases.csv says otherwise; set training.mix to null"
+        )
+
+
+def answered(
+    logits: torch.Tensor | Sequence[torch.Tensor], annotated: torch.Tensor | None, labels: LabelSet
+) -> torch.Tensor | list[torch.Tensor]:
+    """The logits, of each depth where there are several, as far as what was looked for can judge them."""
+    if annotated is None:
+        return logits  # type: ignore[return-value]
+    if isinstance(logits, torch.Tensor):
+        return labels.marginal(logits, annotated)
+    return [labels.marginal(stage, annotated) for stage in logits]
 
 
 def layout(dims: int, channels_last: bool) -> torch.memory_format:

@@ -42,7 +42,7 @@ class Validation:
                 failed += 1
                 continue
             of_labels = {one.label: one.dice for one in found}
-            values = [*(of_labels[name] for name in self.labels), mean_over_labels(found)]
+            values = [*(of_labels.get(name) for name in self.labels), mean_over_labels(found)]
             dice[index] = [np.nan if value is None else value for value in values]
         dice, failed = self._of_all(dice, failed, predictor.device)
         means = [float(np.nanmean(one)) if np.isfinite(one).any() else 0.0 for one in dice.T]

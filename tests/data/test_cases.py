@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import nibabel
@@ -169,3 +170,15 @@ class TestDigests:
         _write(root / "label.nii.gz", np.ones((8, 8, 8), np.uint8), origin=3.0)
         with pytest.raises(GeometryError, match=r"5\.2 mm apart; resample"):
             read_case(_manifest(case, "MR"), case, root, verify=True)
+
+
+def test_a_label_says_what_was_looked_for_and_holds_nothing_else(root: Path) -> None:
+    labels = LabelSet(labels=(Label(name="box", value=1), Label(name="ball", value=2)))
+    dataset = _dataset("MR").model_copy(update={"labels": labels})
+    case = Case("a", "a", 0, ("fine.nii.gz",), "label.nii.gz", annotated=("box",))
+    label = read_case(Manifest(dataset, (case,), Path("m")), case, root).label
+    assert label is not None
+    assert label.annotated == ("box",)
+    wrong = replace(case, annotated=("ball",))
+    with pytest.raises(ManifestError, match=r"case a: label\.nii\.gz holds box, which `annotated` in"):
+        read_case(Manifest(dataset, (wrong,), Path("m")), wrong, root)

@@ -302,3 +302,38 @@ def test_a_manifest_that_could_not_be_read_is_not_written(
     with pytest.raises(ManifestError, match=rf"nothing is written, .*{message}"):
         write_manifest(Manifest(DATASET, listed, tmp_path / "m"))
     assert not (tmp_path / "m").exists()
+
+
+SIDES = DATASET.model_copy(
+    update={
+        "labels": LabelSet(
+            labels=(
+                Label(name="liver", value=1),
+                Label(name="left kidney", value=2, pair="right kidney"),
+                Label(name="right kidney", value=3, pair="left kidney"),
+            )
+        )
+    }
+)
+
+
+def test_what_was_looked_for_in_a_case_is_kept_and_belongs_to_the_manifests_identity(tmp_path: Path) -> None:
+    cases = (_case(1, columns={"site": "A"}), _case(2, annotated=("left kidney", "right kidney")))
+    written = Manifest(SIDES, cases, tmp_path / "m")
+    read = read_manifest(write_manifest(written))
+    assert read.cases == cases
+    assert read.digest == written.digest != Manifest(SIDES, (_case(1), _case(2)), tmp_path).digest
+
+
+@pytest.mark.parametrize(
+    ("cell", "says"),
+    [
+        ("livr", "line 2: annotated 'livr' is no label of the data set; did you mean 'liver'"),
+        ("liver;left kidney", "lists one of 'left kidney' and 'right kidney', which a mirror exchanges"),
+        ("liver;;", "annotated '' is no label"),
+    ],
+)
+def test_a_wrong_list_of_what_was_looked_for_is_refused(tmp_path: Path, cell: str, says: str) -> None:
+    text = f"case_id,patient_id,fold,image,label,annotated\nc,p,0,i.nii,l.nii,{cell}\n"
+    with pytest.raises(ManifestError, match=says):
+        read_manifest(_folder(tmp_path, text, SIDES))

@@ -5,7 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from medseg.evaluation import Scores, Statistic, case_table, distance_table, summarise, summary_table
+from medseg.evaluation import Scores, Statistic, case_table, distance_table, score, summarise, summary_table
+from medseg.geometry import Geometry
+from medseg.labels import LabelSet
+from medseg.volume import Segmentation
 
 
 def test_a_statistic_leaves_out_what_is_undefined() -> None:
@@ -102,3 +105,29 @@ def test_the_case_table_shows_failures_first_with_their_reason(scores: Scores) -
     assert "file is damaged" in table.rows[0][-1]
     assert table.rows[1][-1] == "rim missed"
     assert [row[0] for row in case_table(scores, limit=2).rows] == ["broken", "missed"]
+
+
+@pytest.mark.parametrize("kind", ["exclusive", "overlapping"])
+def test_what_nobody_looked_for_is_neither_right_nor_wrong(kind: str) -> None:
+    labels = LabelSet.model_validate(
+        {
+            "kind": kind,
+            "labels": [{"name": "one", "value": 1}, {"name": "two", "value": 2}],
+            "regions": {"both": ["one", "two"]},
+        }
+    )
+    grid = Geometry.from_spacing((4, 1, 1), (1.0, 1.0, 1.0))
+
+    def segmentation(values: list[int], annotated: tuple[str, ...] | None = None) -> Segmentation:
+        array = np.array(values).reshape(4, 1, 1)
+        stacked = array if kind == "exclusive" else np.stack([array == 1, array == 2])
+        return Segmentation(stacked, grid, labels, annotated=annotated)
+
+    found = score("a", segmentation([1, 2, 2, 0]), segmentation([1, 1, 0, 0], ("one",)))
+    assert [(one.label, one.dice) for one in found.labels] == [("one", 2 / 3)]
+    assert found.accuracy == 3 / 4
+    whole = score("b", segmentation([1, 2, 2, 0]), segmentation([1, 2, 2, 0]))
+    rows = {row.name: row.statistics["dice"] for row in summarise(Scores(labels, (found, whole))).labels}
+    assert {name: (one.n, one.mean) for name, one in rows.items()} == {
+        "one": (2, pytest.approx(5 / 6)), "two": (1, 1.0), "both": (1, 1.0)
+    }  # fmt: skip

@@ -3,6 +3,7 @@
 import errno
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from medseg.data.loaders import Patches, training_case
 from medseg.data.patches import PatchSettings
 from medseg.data.phantoms import PHANTOM_LABELS, phantom
 from medseg.data.preprocessing import Preprocessing, prepare
-from medseg.errors import TrainingError, WriteError
+from medseg.errors import ConfigError, TrainingError, WriteError
 from medseg.losses import DiceCEConfig, build_loss
 from medseg.networks import UNetConfig
 from medseg.reproducibility import weights_digest
@@ -60,12 +61,14 @@ def patches() -> Patches:
     return Patches(cases, PatchSettings(size=(16, 16, 16)), [Affine(probability=0.8), Noise(probability=0.8)], seed=3)
 
 
-def training(patches: Patches, folder: Path, validate=None, **settings: object) -> Training:  # type: ignore[no-untyped-def]
+def training(  # type: ignore[no-untyped-def]
+    patches: Patches, folder: Path, validate=None, network: Any = SMALL, **settings: object
+) -> Training:
     torch.manual_seed(0)
     folder.mkdir(exist_ok=True)
     plan = TrainingSettings.model_validate({"total_steps": 6, "batch_size": 2, "workers": 0, **settings})
     loss = build_loss(DiceCEConfig(), PHANTOM_LABELS)
-    return Training(SMALL.build(1, 3), loss, PHANTOM_LABELS, patches, plan, torch.device("cpu"), folder, validate)
+    return Training(network.build(1, 3), loss, PHANTOM_LABELS, patches, plan, torch.device("cpu"), folder, validate)
 
 
 def digest_after(run: Training, steps: int = 6) -> str:
@@ -128,6 +131,36 @@ def test_the_learning_rate_follows_the_schedule(patches: Patches, tmp_path: Path
     settings = {"schedule": {"name": "polynomial", "power": 1.0}, "optimizer": {"name": "adam", "learning_rate": 0.1}}
     training(patches, tmp_path, **settings).run(4, heard)
     assert np.allclose(heard.rates, [0.1, 0.075, 0.05, 0.025])
+
+
+@pytest.mark.parametrize("says_so", [True, False])
+def test_cases_with_one_label_each_teach_both_where_the_manifest_says_so(tmp_path: Path, says_so: bool) -> None:
+    """Of six phantoms three have their heads marked and three their tails; the rest lies in the background."""
+    cases, rows, wholes = [], [], []
+    for number in range(6):
+        image, label = phantom(number, (24, 32, 20))
+        wholes.append(label.array)
+        name, value = PHANTOM_LABELS.names[number % 2], 1 + number % 2
+        partly = replace(label, array=np.where(label.array == value, value, 0))
+        cases.append(training_case(f"phantom{number}", prepare(image, Preprocessing(), partly), PHANTOM_LABELS))
+        rows.append(PHANTOM_LABELS.annotated([name] if says_so else None))
+    patch = PatchSettings(size=(24, 32, 20))
+    patches = Patches(cases, patch, [], seed=3, annotated=torch.tensor(rows))
+    larger = UNetConfig(channels=(8, 16, 32))
+    run = training(patches, tmp_path, network=larger, optimizer={"name": "adam", "learning_rate": 0.005})
+    run.run(40, Heard())
+    run.network.eval()
+    with torch.no_grad():
+        told = [run.network(case.image[None]).argmax(dim=1)[0].numpy() for case in cases]
+    unmarked = [2 - number % 2 for number in range(6)]
+    found = [(one == value)[whole == value].mean() for one, whole, value in zip(told, wholes, unmarked, strict=True)]
+    assert np.min(found) > 0.7 if says_so else np.min(found) < 0.4
+
+
+def test_mixing_refuses_cases_with_labels_that_nobody_looked_for(patches: Patches, tmp_path: Path) -> None:
+    partly = Patches(patches.cases, patches.patch, [], seed=3, annotated=torch.ones(5, 3, dtype=torch.bool))
+    with pytest.raises(ConfigError, match=r"training\.mix cutmix needs cases in which every label was looked for"):
+        training(partly, tmp_path, mix={"name": "cutmix"})
 
 
 def test_accumulated_pieces_equal_the_whole_batch(patches: Patches, tmp_path: Path) -> None:
