@@ -12,12 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from medseg.data.dataset import Case, DatasetInfo
-from medseg.data.manifest import Manifest, write_manifest
-from medseg.data.phantoms import PHANTOM_LABELS, phantom
-from medseg.io import write_nifti
 from medseg.networks import UNetConfig
 from pipelines.children import ChildError, medseg, surroundings
+from tests.pipelines.phantom_study import write_phantoms
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 MEDSEG = [sys.executable, "-c", "from pipelines.command import main; main()"]
@@ -28,17 +25,7 @@ FEW = ["--minutes", "0", "--steps", "2", "--best", "0"]
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Four phantoms and their manifest, beside packages of somebody else with our names."""
     folder = tmp_path_factory.mktemp("benchmark")
-    cases = []
-    for number in range(4):
-        image, label = phantom(number, (20, 26, 18))
-        names = f"image{number}.nii.gz", f"label{number}.nii.gz"
-        write_nifti(image, folder / names[0])
-        write_nifti(label, folder / names[1])
-        cases.append(Case(f"p{number}", f"p{number}", number % 2, names[:1], names[1]))
-    dataset = DatasetInfo(
-        name="phantoms", version="1", licence="CC0-1.0", source="generated", channels=("MR",), labels=PHANTOM_LABELS
-    )
-    write_manifest(Manifest(dataset, tuple(cases), folder / "manifest"), folder / "manifest")
+    write_phantoms(folder / "manifest", folder, folds=[0, 1, 0, 1])
     (folder / "pipelines").mkdir()
     (folder / "pipelines" / "__init__.py").write_text("raise SystemExit('the decoy was imported')\n")
     return folder

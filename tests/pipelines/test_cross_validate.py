@@ -8,19 +8,18 @@ from typing import Any
 
 import numpy as np
 import pytest
-import yaml
 
-from medseg.data.dataset import Case, DatasetInfo
-from medseg.data.manifest import Manifest, read_manifest, write_manifest
-from medseg.data.phantoms import PHANTOM_LABELS, phantom
+from medseg.data.manifest import read_manifest
+from medseg.data.phantoms import PHANTOM_LABELS
 from medseg.errors import ConfigError, ManifestError
 from medseg.evaluation import score
-from medseg.io import read_image, read_label, write_nifti
+from medseg.io import read_image, read_label
 from medseg.metrics import MetricsConfig
 from medseg.trained_model import load_model
 from pipelines.cross_validate import cross_validate, parts_of
 from pipelines.model_use import ModelUse
 from pipelines.scoring import kept_prediction
+from tests.pipelines.phantom_study import write_experiment, write_phantoms
 
 SITES = ("north", "south/east", "north", "south/east")
 
@@ -29,28 +28,8 @@ SITES = ("north", "south/east", "north", "south/east")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Four phantoms in two folds and two sites, their manifest, and a config."""
     folder = tmp_path_factory.mktemp("cv")
-    cases = []
-    for number in range(4):
-        image, label = phantom(number, (18, 22, 16))
-        names = f"image{number}.nii.gz", f"label{number}.nii.gz"
-        write_nifti(image, folder / names[0])
-        write_nifti(label, folder / names[1])
-        cases.append(
-            Case(f"p{number}", f"p{number}", number // 2, names[:1], names[1], columns={"site": SITES[number]})
-        )
-    dataset = DatasetInfo(
-        name="phantoms", version="1", licence="CC0-1.0", source="generated", channels=("MR",), labels=PHANTOM_LABELS
-    )
-    write_manifest(Manifest(dataset, tuple(cases), folder / "manifest"), folder / "manifest")
-    experiment = {
-        "name": "tiny",
-        "data": {"manifest": str(folder / "manifest")},
-        "patch": {"size": [16, 16, 16]},
-        "network": {"name": "unet", "channels": [4, 8]},
-        "training": {"total_steps": 25, "batch_size": 2, "workers": 0},
-        "inference": {"precision": "fp32"},
-    }
-    (folder / "tiny.yaml").write_text(yaml.safe_dump(experiment))
+    write_phantoms(folder / "manifest", folder, folds=[0, 0, 1, 1], shape=(18, 22, 16), sites=SITES)
+    write_experiment(folder / "tiny.yaml", training={"total_steps": 25}, inference={"precision": "fp32"})
     return folder
 
 
@@ -67,8 +46,8 @@ def test_each_case_is_scored_by_the_network_that_never_saw_it(home: Path, done: 
         run = done["runs"][f"fold_{number // 2}"]
         model, segment = ModelUse(run, device="cpu").open()
         assert model.card.experiment.data.fold == number // 2
-        image = read_image(home / f"image{number}.nii.gz")
-        truth = read_label(home / f"label{number}.nii.gz", PHANTOM_LABELS)
+        image = read_image(home / "images" / f"p{number}.nii.gz")
+        truth = read_label(home / "labels" / f"p{number}.nii.gz", PHANTOM_LABELS)
         found = segment(image)
         assert np.array_equal(kept_prediction(run / "predictions", f"p{number}", truth).array, found.array)
         expected.append(score(f"p{number}", found, truth, MetricsConfig(distances=False)).foreground())
@@ -91,7 +70,7 @@ def test_the_networks_are_one_model_with_the_steps_that_help(home: Path, done: d
         one["kept"] == (one["gain"] is not None and one["gain"] > 0) or not one["kept"]
         for one in done["postprocessing"]
     )
-    array = read_image(home / "image0.nii.gz").array.astype(np.float32)
+    array = read_image(home / "images" / "p0.nii.gz").array.astype(np.float32)
     import torch
 
     logits = [one.predictor(torch.device("cpu")).logits(array) for one in (*members, joined)]

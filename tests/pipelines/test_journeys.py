@@ -17,11 +17,9 @@ import yaml
 from mlflow import MlflowClient
 from PIL import Image
 
-from medseg.data.dataset import Case, DatasetInfo
-from medseg.data.manifest import Manifest, write_manifest
-from medseg.data.phantoms import PHANTOM_LABELS, phantom
+from medseg.data.phantoms import phantom
 from medseg.errors import ConfigError, DataError, ManifestError, TrainingError
-from medseg.io import read_label, write_nifti
+from medseg.io import read_label
 from medseg.io.dicom import SeriesDescription, SeriesRule, write_series
 from medseg.trained_model import load_model
 from pipelines.evaluate import evaluate
@@ -29,35 +27,20 @@ from pipelines.infer import infer
 from pipelines.model_use import ModelUse
 from pipelines.resume import resume
 from pipelines.train import train
-
-EXPERIMENT = {
-    "name": "small",
-    "data": {"fold": 0},
-    "patch": {"size": [16, 24, 16]},
-    "network": {"name": "unet", "channels": [8, 16]},
-    "training": {"total_steps": 6, "batch_size": 2, "workers": 0, "validate_every_epochs": 2},
-}
+from tests.pipelines.phantom_study import write_experiment, write_phantoms
 
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with data, manifest and config, and one run made from them."""
     folder = tmp_path_factory.mktemp("journey")
-    cases = []
-    for name in ("images", "labels"):
-        (folder / "data" / name).mkdir(parents=True)
-    for number in range(6):
-        image, label = phantom(number, (20, 26, 18))
-        paths = f"images/p{number}.nii.gz", f"labels/p{number}.nii.gz"
-        write_nifti(image, folder / "data" / paths[0])
-        write_nifti(label, folder / "data" / paths[1])
-        cases.append(Case(f"p{number}", f"p{number}", number % 3, paths[:1], paths[1]))
-    dataset = DatasetInfo(
-        name="phantoms", version="1", licence="CC0-1.0", source="generated", channels=("MR",), labels=PHANTOM_LABELS
+    write_phantoms(folder / "manifest", folder / "data", folds=[0, 1, 2, 0, 1, 2])
+    write_experiment(
+        folder / "small.yaml",
+        patch={"size": [16, 24, 16]},
+        network={"channels": [8, 16]},
+        training={"total_steps": 6, "validate_every_epochs": 2},
     )
-    write_manifest(Manifest(dataset, tuple(cases), folder / "manifest"), folder / "manifest")
-    experiment = {**EXPERIMENT, "data": {"manifest": str(folder / "manifest"), "fold": 0}}
-    (folder / "small.yaml").write_text(yaml.safe_dump(experiment))
     train(str(folder / "small.yaml"), [], folder / "data", folder / "runs", "cpu")
     return folder
 

@@ -9,20 +9,16 @@ from typing import Any
 
 import pytest
 import torch
-import yaml
 
-from medseg.data.dataset import Case, DatasetInfo
-from medseg.data.manifest import Manifest, write_manifest
-from medseg.data.phantoms import PHANTOM_LABELS, phantom
 from medseg.errors import ConfigError
 from medseg.experiment import read_experiment
 from medseg.extras import ZOO
-from medseg.io import write_nifti
 from medseg.trained_model import load_model
 from pipelines.console import Console
 from pipelines.resume import resume
 from pipelines.study import build_training, open_study
 from pipelines.train import train
+from tests.pipelines.phantom_study import write_experiment, write_phantoms
 
 pytestmark = pytest.mark.skipif(not ZOO.is_installed(), reason="needs the extra 'zoo'")
 LEARNING_RATE = 1e-12  # too little to move a weight
@@ -33,33 +29,16 @@ def home(tmp_path: Path) -> Path:
     """Phantoms in slices, a config with a pretrained encoder, and the encoder's file."""
     from medseg.networks.encoders.smp_encoders import make_encoder
 
-    cases = []
-    for number in range(4):
-        image, label = phantom(number, (20, 26, 18))
-        names = f"image{number}.nii.gz", f"label{number}.nii.gz"
-        write_nifti(image, tmp_path / names[0])
-        write_nifti(label, tmp_path / names[1])
-        cases.append(Case(f"p{number}", f"p{number}", number % 2, names[:1], names[1]))
-    dataset = DatasetInfo(
-        name="phantoms", version="1", licence="CC0-1.0", source="generated", channels=("MR",), labels=PHANTOM_LABELS
-    )
-    write_manifest(Manifest(dataset, tuple(cases), tmp_path / "manifest"), tmp_path / "manifest")
+    write_phantoms(tmp_path / "manifest", tmp_path, folds=[0, 1, 0, 1])
     torch.save(make_encoder("resnet18", 3).state_dict(), tmp_path / "encoder.pth")
     network = {"name": "pspnet", "spatial_dims": 2, "encoder": "resnet18", "width": 8}
-    experiment = {
-        "name": "pretrained",
-        "data": {"manifest": str(tmp_path / "manifest"), "fold": 0},
-        "patch": {"size": [16, 24], "slice_axis": 2},
-        "network": {**network, "weights": str(tmp_path / "encoder.pth")},
-        "training": {
-            "total_steps": 2,
-            "batch_size": 2,
-            "workers": 0,
-            "optimizer": {"name": "adamw", "learning_rate": LEARNING_RATE},
-        },
-        "tracking": {"name": "none"},
-    }
-    (tmp_path / "pretrained.yaml").write_text(yaml.safe_dump(experiment))
+    write_experiment(
+        tmp_path / "pretrained.yaml",
+        patch={"size": [16, 24], "slice_axis": 2},
+        network={**network, "weights": str(tmp_path / "encoder.pth")},
+        training={"total_steps": 2, "optimizer": {"name": "adamw", "learning_rate": LEARNING_RATE}},
+        tracking={"name": "none"},
+    )
     return tmp_path
 
 

@@ -10,12 +10,8 @@ import time
 from pathlib import Path
 
 import pytest
-import yaml
 
-from medseg.data.dataset import Case, DatasetInfo
-from medseg.data.manifest import Manifest, write_manifest
-from medseg.data.phantoms import PHANTOM_LABELS, phantom
-from medseg.io import write_nifti
+from tests.pipelines.phantom_study import write_experiment, write_phantoms
 
 STEPS = 60
 MEDSEG = [sys.executable, "-c", "from pipelines.command import main; main()"]
@@ -25,27 +21,16 @@ MEDSEG = [sys.executable, "-c", "from pipelines.command import main; main()"]
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Four phantoms, their manifest, and a config that saves a checkpoint after every step."""
     folder = tmp_path_factory.mktemp("resume")
-    cases = []
-    for number in range(4):
-        image, label = phantom(number, (20, 26, 18))
-        write_nifti(image, folder / f"image{number}.nii.gz")
-        write_nifti(label, folder / f"label{number}.nii.gz")
-        names = f"image{number}.nii.gz", f"label{number}.nii.gz"
-        cases.append(Case(f"p{number}", f"p{number}", number % 2, names[:1], names[1]))
-    dataset = DatasetInfo(
-        name="phantoms", version="1", licence="CC0-1.0", source="generated", channels=("MR",), labels=PHANTOM_LABELS
+    write_phantoms(folder / "manifest", folder, folds=[0, 1, 0, 1])
+    write_experiment(
+        folder / "killed.yaml",
+        data={"manifest": "manifest"},
+        patch={"size": [16, 24, 16]},
+        augmentation=[{"name": "affine"}, {"name": "noise"}],
+        network={"channels": [8, 16], "dropout": 0.1},
+        training={"total_steps": STEPS, "workers": 1, "checkpoint_minutes": 1e-9},
+        tracking={"name": "none"},
     )
-    write_manifest(Manifest(dataset, tuple(cases), folder / "manifest"), folder / "manifest")
-    experiment = {
-        "name": "killed",
-        "data": {"manifest": "manifest", "fold": 0},
-        "patch": {"size": [16, 24, 16]},
-        "augmentation": [{"name": "affine"}, {"name": "noise"}],
-        "network": {"name": "unet", "channels": [8, 16], "dropout": 0.1},
-        "training": {"total_steps": STEPS, "batch_size": 2, "workers": 1, "checkpoint_minutes": 1e-9},
-        "tracking": {"name": "none"},
-    }
-    (folder / "killed.yaml").write_text(yaml.safe_dump(experiment))
     return folder
 
 

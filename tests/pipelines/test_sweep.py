@@ -10,14 +10,11 @@ import pytest
 import yaml
 
 from medseg.config import validate
-from medseg.data.dataset import Case, DatasetInfo
-from medseg.data.manifest import Manifest, write_manifest
-from medseg.data.phantoms import PHANTOM_LABELS, phantom
 from medseg.errors import ConfigError
 from medseg.experiment import read_experiment
-from medseg.io import write_nifti
 from pipelines.sweep import SWEEP, _Watch, sweep
 from pipelines.sweep_settings import SweepConfig
+from tests.pipelines.phantom_study import write_experiment, write_phantoms
 
 pytestmark = pytest.mark.skipif(not SWEEP.is_installed(), reason="needs the extra 'sweep'")
 PARAMETERS = {
@@ -30,25 +27,8 @@ PARAMETERS = {
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Four phantoms in two folds, their manifest, and an experiment."""
     folder = tmp_path_factory.mktemp("sweep")
-    cases = []
-    for number in range(4):
-        image, label = phantom(number, (18, 22, 16))
-        names = f"image{number}.nii.gz", f"label{number}.nii.gz"
-        write_nifti(image, folder / names[0])
-        write_nifti(label, folder / names[1])
-        cases.append(Case(f"p{number}", f"p{number}", number // 2, names[:1], names[1]))
-    dataset = DatasetInfo(
-        name="phantoms", version="1", licence="CC0-1.0", source="generated", channels=("MR",), labels=PHANTOM_LABELS
-    )
-    write_manifest(Manifest(dataset, tuple(cases), folder / "manifest"), folder / "manifest")
-    experiment = {
-        "name": "tiny",
-        "data": {"manifest": str(folder / "manifest")},
-        "patch": {"size": [16, 16, 16]},
-        "network": {"name": "unet", "channels": [4, 8]},
-        "training": {"total_steps": 12, "batch_size": 2, "workers": 0},
-    }
-    (folder / "tiny.yaml").write_text(yaml.safe_dump(experiment))
+    write_phantoms(folder / "manifest", folder, folds=[0, 0, 1, 1], shape=(18, 22, 16))
+    write_experiment(folder / "tiny.yaml", training={"total_steps": 12})
     return folder
 
 

@@ -12,13 +12,9 @@ from pathlib import Path
 
 import pytest
 import torch
-import yaml
 
-from medseg.data.dataset import Case, DatasetInfo
-from medseg.data.manifest import Manifest, write_manifest
-from medseg.data.phantoms import PHANTOM_LABELS, phantom
-from medseg.io import write_nifti
 from medseg.trained_model import load_model
+from tests.pipelines.phantom_study import write_experiment, write_phantoms
 
 STEPS = 30
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -31,29 +27,16 @@ pytestmark = pytest.mark.slow
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Four phantoms, their manifest, and a config that saves a checkpoint after every step."""
     folder = tmp_path_factory.mktemp("torchrun")
-    cases = []
-    for number in range(4):
-        image, label = phantom(number, (20, 26, 18))
-        write_nifti(image, folder / f"image{number}.nii.gz")
-        write_nifti(label, folder / f"label{number}.nii.gz")
-        names = f"image{number}.nii.gz", f"label{number}.nii.gz"
-        cases.append(Case(f"p{number}", f"p{number}", number % 2, names[:1], names[1]))
-    dataset = DatasetInfo(
-        name="phantoms", version="1", licence="CC0-1.0", source="generated", channels=("MR",), labels=PHANTOM_LABELS
+    write_phantoms(folder / "manifest", folder, folds=[0, 1, 0, 1])
+    training = {"total_steps": STEPS, "checkpoint_steps": 1, "precision": "fp32", "threads": 1}
+    write_experiment(
+        folder / "shared.yaml",
+        data={"manifest": "manifest"},
+        patch={"size": [16, 24, 16]},
+        augmentation=[{"name": "noise"}],
+        network={"channels": [8, 16]},
+        training={**training, "optimizer": {"name": "sgd"}},
     )
-    write_manifest(Manifest(dataset, tuple(cases), folder / "manifest"), folder / "manifest")
-    experiment = {
-        "name": "shared",
-        "data": {"manifest": "manifest", "fold": 0},
-        "patch": {"size": [16, 24, 16]},
-        "augmentation": [{"name": "noise"}],
-        "network": {"name": "unet", "channels": [8, 16]},
-        "training": {
-            "total_steps": STEPS, "batch_size": 2, "workers": 0, "checkpoint_steps": 1, "precision": "fp32",
-            "threads": 1, "optimizer": {"name": "sgd"},
-        },
-    }  # fmt: skip
-    (folder / "shared.yaml").write_text(yaml.safe_dump(experiment))
     return folder
 
 
