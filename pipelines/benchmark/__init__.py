@@ -1,1 +1,1 @@
-"""`medseg benchmark`: networks, losses and the parts of a recipe, compared by trainings such as a person starts."""
+"""`medseg benchmark`: networks, losses and the parts of a recipe, compared by real trainings; and the data of one."""

@@ -9,7 +9,11 @@ import typer
 
 from pipelines.process import checked_device, perform
 
-app = typer.Typer(name="benchmark", help="Compare networks, losses, or the parts of a recipe.", no_args_is_help=True)
+app = typer.Typer(
+    name="benchmark",
+    help="Compare networks, losses, or the parts of a recipe; measure the way of data to a network.",
+    no_args_is_help=True,
+)
 
 Names = Annotated[list[str] | None, typer.Argument(metavar="[NAME]...", help="Only these; default: all.")]
 Assignments = Annotated[
@@ -124,6 +128,42 @@ def ablation_command(
     perform(journey, as_json, verbose)
 
 
+@app.command("data")
+def data_command(
+    config: Annotated[
+        str, typer.Argument(metavar="[CONFIG]", help="YAML file, or the name of a shipped config.")
+    ] = "hippocampus_unet3d",
+    rounds: Annotated[int, typer.Option(metavar="N", min=1, help="Rounds, in each of which all take turns.")] = 5,
+    steps: Annotated[int, typer.Option(metavar="N", min=1, help="Training steps of a round.")] = 20,
+    batches: Annotated[int, typer.Option(metavar="N", min=1, help="Batches of patches of a round.")] = 100,
+    crops: Annotated[int, typer.Option(metavar="N", min=1, help="Crops of a round.")] = 10,
+    volume: Annotated[
+        tuple[int, int, int], typer.Option(metavar="X Y Z", min=10, help="Voxels that the crops come from.")
+    ] = (320, 320, 160),
+    times: Annotated[int, typer.Option(metavar="N", min=2, help="Times the cases, for their memory.")] = 20,
+    patches: Annotated[int, typer.Option(metavar="N", min=1, help="Patches drawn to measure memory.")] = 640,
+    assignments: Assignments = None,
+    data_root: DataRoot = None,
+    output: Output = Path("benchmark-data"),
+    device: Device = "auto",
+    as_json: Json = False,
+    verbose: Verbose = False,
+) -> None:
+    """The data of an experiment: do they keep up with the training, and with what other libraries make of them?
+
+    Also the time of a crop from a large volume on disk, and the memory that more cases need. All in one run of minutes.
+    """
+
+    def journey() -> object:
+        from pipelines.benchmark.data.journey import DataPlan, data
+        from pipelines.benchmark.work import Work
+
+        plan = DataPlan(rounds, steps, batches, crops, volume, times, patches)
+        return data(Work.on(device, output, data_root), config, assignments or [], plan)
+
+    perform(journey, as_json, verbose)
+
+
 @app.command("cost", hidden=True)
 def cost_command(
     experiment: Annotated[Path, typer.Argument(metavar="CONFIG", help="YAML file of an experiment.")],
@@ -156,5 +196,23 @@ def blind_command(
         from pipelines.benchmark.blind import blind
 
         return blind(experiment, data_root)
+
+    perform(journey, as_json, verbose)
+
+
+@app.command("drawing", hidden=True)
+def drawing_command(
+    manifest: Annotated[Path, typer.Argument(metavar="MANIFEST", help="Folder of a manifest.")],
+    data_root: Annotated[Path, typer.Option(metavar="DIR", help="Where the manifest's files and their cache lie.")],
+    patches: Annotated[int, typer.Option(metavar="N", min=1, help="Patches that are drawn.")] = 640,
+    as_json: Json = False,
+    verbose: Verbose = False,
+) -> None:
+    """What a process needs to draw patches from a manifest's cases; `data` starts this, so that memory can be told."""
+
+    def journey() -> object:
+        from pipelines.benchmark.data.memory import draw
+
+        return draw(manifest, data_root, patches)
 
     perform(journey, as_json, verbose)
