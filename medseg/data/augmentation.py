@@ -80,21 +80,10 @@ class Affine(AugmentationConfig):
     shift: float = Field(default=0.0, ge=0)
 
     def build(self, dims: int) -> list[Any]:
-        from monai.transforms import RandAffined
+        from medseg.data.plain_transforms import AffineRanges, RandAffineMapd
 
-        turns = [float(np.deg2rad(self.rotate_degrees))] * (3 if dims == 3 else 1)
-        return [
-            RandAffined(
-                _BOTH,
-                prob=self.probability,
-                rotate_range=turns,
-                scale_range=[self.scale] * dims,
-                shear_range=[self.shear] * (dims * (dims - 1)) if self.shear else None,
-                translate_range=[self.shift] * dims if self.shift else None,
-                mode=_MODES,
-                padding_mode=_PADDING,
-            )
-        ]
+        ranges = AffineRanges(float(np.deg2rad(self.rotate_degrees)), self.scale, self.shear, self.shift)
+        return [RandAffineMapd(_BOTH, self.probability, ranges)]
 
 
 class Elastic(AugmentationConfig):
@@ -150,9 +139,9 @@ class Noise(AugmentationConfig):
     deviation: float = Field(default=0.1, gt=0)
 
     def build(self, dims: int) -> list[Any]:
-        from monai.transforms import RandGaussianNoised
+        from medseg.data.plain_transforms import RandNoised
 
-        return [RandGaussianNoised("image", prob=self.probability, std=self.deviation, sample_std=True)]
+        return [RandNoised("image", self.probability, self.deviation)]
 
 
 class Blur(AugmentationConfig):

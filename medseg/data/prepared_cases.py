@@ -20,7 +20,7 @@ from medseg.data.dataset import Case
 from medseg.data.loaders import TrainingCase, leave_signals_to_the_parent, training_case
 from medseg.data.manifest import Manifest
 from medseg.data.preprocessing import Preprocessing, prepare
-from medseg.devices import threads
+from medseg.devices import give_back_memory, threads
 from medseg.errors import DataError, ManifestError, MedsegError
 
 _OPEN = 256  # cases that are mapped at a time, far fewer than the files a process may have open
@@ -56,6 +56,7 @@ class PreparedCases(Sequence[TrainingCase]):
         return self._open[index]
 
     def _opened(self, case_id: str, key: str) -> TrainingCase:
+        give_back_memory()  # what patches left, before this case's small objects settle between it
         entry = self.cache.open(key)
         if entry is None:
             raise DataError(f"case {case_id} is gone from cache {self.cache.folder}; resume the run to make it anew")
