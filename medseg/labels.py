@@ -126,6 +126,13 @@ class LabelSet(Settings):
                 "correct the file, or list the value under labels in dataset.yaml"
             )
 
+    def present(self, label: np.ndarray) -> list[str]:
+        """The labels that have a voxel in a label array of this set's kind."""
+        if self.is_exclusive:
+            values = set(np.unique(label).tolist())
+            return [one.name for one in self.labels if one.value in values]
+        return [name for name, channel in zip(self.names, label, strict=True) if channel.any()]
+
     def mask(self, label: np.ndarray, name: str) -> np.ndarray:
         """Where a label or region lies, bool `(X, Y, Z)`, in a label array of this set's kind."""
         members = self.regions.get(name, (name,))

@@ -83,7 +83,8 @@ def arithmetic(device: torch.device) -> dict[str, str | int]:
     import torch
 
     if device.type == "cuda":
-        return {"torch": str(torch.__version__), "device": torch.cuda.get_device_name(device)}
+        kernels = "exact" if torch.are_deterministic_algorithms_enabled() else "fast"
+        return {"torch": str(torch.__version__), "device": torch.cuda.get_device_name(device), "kernels": kernels}
     return {"torch": str(torch.__version__), "device": str(cpu()["model"]), "threads": torch.get_num_threads()}
 
 

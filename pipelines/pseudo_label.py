@@ -110,9 +110,8 @@ def _kept(case: Case, found: Opinion, folder: Path, place: Path, title: str) -> 
     (write_picture if is_picture else write_nifti)(found.label, folder / name)
     columns = {**case.columns, SOURCE: title, SURENESS: f"{found.sure_share:.4f}"}
     path = (place / name).as_posix()
-    return replace(
-        case, fold=None, label=path, label_digest=digest(found.label.array, found.label.geometry), columns=columns
-    )
+    label_digest = digest(found.label.array, found.label.geometry)
+    return replace(case, fold=None, label=path, label_digest=label_digest, columns=columns, annotated=None)
 
 
 def _place(output: Path, root: Path) -> Path:

@@ -267,12 +267,20 @@ class _Reporter:
 
 
 def _opaque_cases(study: Study) -> str:
-    """The manifest's cases for the record: id, fold and digests; patients and paths stay where the data are."""
+    """The manifest's cases for the record, without patients and paths, which stay where the data are."""
     rows = [
-        [case.id, "" if case.fold is None else str(case.fold), *(digest or "" for _, digest in case.files)]
+        [
+            case.id,
+            "" if case.fold is None else str(case.fold),
+            ";".join(case.annotated or ()),
+            *(digest or "" for _, digest in case.files),
+        ]
         for case in study.manifest.cases
     ]
-    return "\n".join(",".join(row) for row in [["case_id", "fold", "sha256 of images, then label"], *rows]) + "\n"
+    return (
+        "\n".join(",".join(row) for row in [["case_id", "fold", "annotated", "sha256 of images, then label"], *rows])
+        + "\n"
+    )
 
 
 def _curated(experiment: ExperimentConfig) -> dict[str, object]:

@@ -14,7 +14,6 @@ from medseg.data.download import open_manifest
 from medseg.data.manifest import Manifest
 from medseg.errors import ConfigError, ManifestError
 from medseg.experiment import ExperimentConfig, changed, check_against
-from medseg.labels import LabelSet
 from medseg.tracking.names import flat
 from medseg.volume import Segmentation, Volume
 from pipelines.console import Console
@@ -136,7 +135,7 @@ def build_training(
         world.wait()
     return Training(
         network=network,
-        loss=build_loss(_weighed(config.loss, cases, labels, console), labels),
+        loss=build_loss(_weighed(study, cases, console), labels),
         labels=labels,
         patches=Patches(
             cases,
@@ -159,10 +158,9 @@ def _annotated(study: Study) -> torch.Tensor | None:
     """What was looked for in each training case, `(cases, K)`; None where that is everything in all of them."""
     import torch
 
-    if all(case.annotated is None for case in study.training):
-        return None
     labels = study.manifest.dataset.labels
-    return torch.tensor([labels.annotated(case.annotated) for case in study.training])
+    annotated = torch.tensor([labels.annotated(case.annotated) for case in study.training])
+    return None if bool(annotated.all()) else annotated
 
 
 def _prepared(study: Study, console: Console) -> PreparedCases:
@@ -177,13 +175,15 @@ def _prepared(study: Study, console: Console) -> PreparedCases:
         )
 
 
-def _weighed(loss: LossConfig, cases: Sequence[TrainingCase], labels: LabelSet, console: Console) -> LossConfig:
+def _weighed(study: Study, cases: Sequence[TrainingCase], console: Console) -> LossConfig:
     """The loss with the weights that follow from the voxels of the training cases, which the console tells."""
     from medseg.losses import count_voxels
 
+    loss, labels = study.experiment.loss, study.manifest.dataset.labels
     if not loss.needs_counts:
         return loss
-    weighed = loss.weighed(count_voxels((case.label.numpy() for case in cases), labels))
+    annotated = [labels.annotated(case.annotated) for case in study.training]
+    weighed = loss.weighed(count_voxels((case.label.numpy() for case in cases), labels, annotated))
     for asked, found in zip(loss.parts(), weighed.parts(), strict=True):
         before = flat(asked.loss.model_dump(mode="json"))
         for key, value in flat(found.loss.model_dump(mode="json")).items():

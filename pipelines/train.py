@@ -98,7 +98,7 @@ def _forecast(training: Training, experiment: ExperimentConfig, console: Console
     validation_s = 0.0
     if training.steps_per_validation and training.validate is not None:
         started = time.monotonic()
-        training.validate(training.network)
+        training.validate(training.scored)
         validation_s = time.monotonic() - started
     step_s, needs = training.time_a_step()
     costs = Costs(time.monotonic() - STARTED_S, step_s, validation_s)

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from medseg.errors import TrainingError
 from pipelines.console import Console
 
 if TYPE_CHECKING:
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
     from medseg.devices import World
 
+_MEETING_S = 1800.0  # that all processes have to come, as torch itself gives them
 _LONGEST = 4096  # bytes of a path, which processes tell one another
 
 
@@ -79,8 +81,13 @@ def _meeting(store: Store, rank: int, size: int) -> str:
         name = store.get(f"medseg/answer/{word}").decode()
         store.set(f"medseg/heard/{name}/{rank}", "")
         return name
+    until = time.monotonic() + _MEETING_S
     for other in range(1, size):
         while not store.check([f"medseg/heard/{name}/{other}"]):
+            if time.monotonic() > until:
+                raise TrainingError(
+                    f"process {other} of {size} has not come within {_MEETING_S / 60:g} minutes; see its log"
+                )
             store.set(f"medseg/answer/{store.get(f'medseg/here/{other}').decode()}", name)
             time.sleep(0.05)
     return name

@@ -147,6 +147,8 @@ def _row_problems(row: Mapping[str, str], images: Sequence[str], dataset: Datase
             problems.append(f"{name} {problem}")
     if (named := _annotated(row)) and (problem := annotated_problem(named, dataset.labels)):
         problems.append(f"{_ANNOTATED} {problem}")
+    elif named and not row["label"]:
+        problems.append(f"{_ANNOTATED} {row[_ANNOTATED]!r} is of a case without a label; give one, or leave it empty")
     for name in (*[f"{image}_sha256" for image in images], "label_sha256"):
         if row.get(name) and not _DIGEST.fullmatch(row[name]):
             problems.append(f"{name} {row[name]!r} is no SHA-256 (64 hexadecimal digits); leave it empty to skip it")

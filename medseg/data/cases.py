@@ -48,7 +48,7 @@ def read_truth(dataset: DatasetInfo, case: Case, data_root: Path) -> Segmentatio
     label = read_label(existing(case, case.label, data_root), dataset.labels)
     if case.annotated is None:
         return label
-    others = [name for name in dataset.labels.names if name not in case.annotated and label.mask(name).any()]
+    others = [name for name in dataset.labels.present(label.array) if name not in case.annotated]
     if others:
         raise ManifestError(
             f"case {case.id}: {case.label} holds {', '.join(others)}, which `annotated` in cases.csv does not list; "

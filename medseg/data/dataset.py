@@ -77,6 +77,8 @@ class Case:
     annotated: tuple[str, ...] | None = None  # the labels that somebody looked for; None: all
 
     def __post_init__(self) -> None:
+        if self.annotated is not None and not self.annotated:
+            raise ValueError(f"case {self.id}: annotated lists no label; leave the label out, or give None for all")
         if not self.image_digests:
             object.__setattr__(self, "image_digests", (None,) * len(self.images))
 

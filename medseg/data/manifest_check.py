@@ -166,7 +166,10 @@ def _facts(case: Case, volumes: Sequence[Volume], label: Segmentation | None) ->
     sizes: dict[str, float] = {}
     if label is not None:
         unit = 1000.0 if grid.dims == 3 else 1.0
-        sizes = {name: float(label.mask(name).sum()) * grid.voxel_volume / unit for name in label.labels.names}
+        sizes = {
+            name: float(label.mask(name).sum()) * grid.voxel_volume / unit
+            for name in label.annotated or label.labels.names
+        }
     return CaseFacts(
         case=case.id,
         fold=case.fold,

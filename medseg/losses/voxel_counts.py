@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import repeat
 
 import numpy as np
 
@@ -19,13 +20,23 @@ class VoxelCounts:
     is_exclusive: bool
 
 
-def count_voxels(cases: Iterable[np.ndarray], labels: LabelSet) -> VoxelCounts:
-    """The counts over the labels of cases, each `(1, *S)` values or `(S, *S)` booleans."""
-    inside, total = np.zeros(labels.channels, dtype=np.int64), np.int64(0)
-    for label in cases:
-        total += label[0].size if labels.ignore is None else np.count_nonzero(label[0] != labels.ignore)
+def count_voxels(
+    cases: Iterable[np.ndarray], labels: LabelSet, annotated: Iterable[Sequence[bool]] | None = None
+) -> VoxelCounts:
+    """The counts over the labels of cases, each `(1, *S)` values or `(S, *S)` booleans.
+
+    `annotated` tells for each case which outputs were looked for. The others are not counted there, nor is a background
+    in which they may lie.
+    """
+    inside, total = np.zeros(labels.channels, dtype=np.int64), np.zeros(labels.channels, dtype=np.int64)
+    for label, row in zip(cases, annotated or repeat([True] * labels.channels)):  # noqa: B905 - one may be endless
+        looked = np.array(row)
+        if labels.is_exclusive:
+            looked[0] = looked.all()
         found = [label[0] == value for value in labels.values] if labels.is_exclusive else list(label != 0)
-        inside += [np.count_nonzero(mask) for mask in found]
+        counted = label[0].size if labels.ignore is None else np.count_nonzero(label[0] != labels.ignore)
+        total += np.where(looked, counted, 0)
+        inside += np.where(looked, [np.count_nonzero(mask) for mask in found], 0)
     return VoxelCounts(tuple(inside.tolist()), tuple((total - inside).tolist()), labels.is_exclusive)
 
 

@@ -73,7 +73,7 @@ def counted_voxels(truth: Segmentation) -> np.ndarray | None:
 
 
 def as_looked_for(prediction: Segmentation, truth: Segmentation) -> Segmentation:
-    """The prediction without labels that nobody looked for in the truth: there they are neither right nor wrong."""
+    """The prediction without labels that nobody looked for in the truth: there they count as background."""
     if truth.annotated is None:
         return prediction
     array, labels = prediction.array.copy(), truth.labels

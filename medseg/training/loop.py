@@ -24,7 +24,7 @@ from medseg.training.budget import Needs
 from medseg.training.checkpoint import Checkpoints, Progress
 from medseg.training.mixing import Mixed
 from medseg.training.moving_average import MovingAverage
-from medseg.training.parts import advice_on, answered, check, lay_out, layout, size_bytes, together
+from medseg.training.parts import advised, answered, check, check_together, lay_out, layout, size_bytes, together
 from medseg.training.settings import TrainingSettings
 from medseg.training.sharding import gathered, shared_like, shared_optimizer
 from medseg.training.stream import Stream
@@ -130,21 +130,17 @@ class Training:
         saved_s = time.monotonic()
         remaining = range(self.progress.step, self.progress.step if self._is_out_of_patience else total_steps)
         for step, batch in zip(remaining, self.stream.batches(remaining), strict=True):
-            try:
-                values = self._step(step, total_steps, batch)
-            except RuntimeError as error:
-                if advice := advice_on(error, self.device):
-                    raise TrainingError(f"step {step + 1}: {advice}") from error
-                raise
+            values = self._step(step, total_steps, batch)
             self.progress = replace(self.progress, step=step + 1)
-            told = torch.tensor([values["loss"], observer.asks_to_stop()], dtype=torch.float64, device=self.device)
-            loss, asked = (self.world.total(told) / self.world.size).tolist()
+            is_due = self._is_time_to_save(time.monotonic() - saved_s)  # by the clock of any process
+            told = torch.tensor([values["loss"], observer.asks_to_stop(), is_due], dtype=torch.float64)
+            loss, asked, is_due = (self.world.total(told.to(self.device)) / self.world.size).tolist()
             observer.stepped(step + 1, total_steps, {**values, "loss": loss})
             if self.steps_per_validation and (step + 1) % self.steps_per_validation == 0:
                 self._validate(observer)  # before a stop, too: the run that goes on will not come by here again
             if asked or self._is_out_of_patience:
                 break
-            if self._is_time_to_save(time.monotonic() - saved_s):
+            if is_due:
                 self._save_if_possible(total_steps, observer)
                 saved_s = time.monotonic()
         self.save(total_steps)
@@ -172,15 +168,16 @@ class Training:
         self.optimizer.zero_grad(set_to_none=True)
         loss = 0.0
         for piece in self._pieces(step, batch):
-            with autocast(self.device, self.dtype):
-                logits = answered(self.forward(piece.images), piece.annotated, self.labels)
-            parts = [share * self.loss(logits, label, step / total_steps) for label, share in piece.labels]
-            part = sum(parts[1:], parts[0]) * (len(piece.images) / len(batch["image"]))
-            self.scaler.scale(part).backward()
+            with advised(step, self.device):
+                with autocast(self.device, self.dtype):
+                    logits = answered(self.forward(piece.images), piece.annotated, self.labels)
+                parts = [share * self.loss(logits, label, step / total_steps) for label, share in piece.labels]
+                part = sum(parts[1:], parts[0]) * (len(piece.images) / len(batch["image"]))
+                self.scaler.scale(part).backward()
             loss += float(part.detach())
             if self.settings.hard_cases is not None and not piece.is_mixed:
                 finest = logits if isinstance(logits, torch.Tensor) else logits[0]
-                self.stream.record(piece.cases, finest, piece.labels[0][0])
+                self.stream.record(piece.cases, finest, piece.labels[0][0], piece.annotated)
         cases = ", ".join(batch["case_id"])
         if not loss < float("inf"):
             raise TrainingError(f"step {step + 1}: loss is {loss} on {cases}; check them, or lower the learning rate")
@@ -203,8 +200,9 @@ class Training:
             here = self.patches.changed({**batch, **here})
         annotated = batch["annotated"].to(self.device) if "annotated" in batch else None
         mixed = Mixed(here["image"], [(here["label"], 1.0)], batch["case"], annotated=annotated)
-        if self.settings.mix is not None:
-            mixed = self.settings.mix(mixed, np.random.default_rng(seeded(self.seed, "mix", step, self.world.rank)))
+        mix = self.settings.mix
+        if mix is not None and mix.is_drawn(np.random.default_rng(seeded(self.seed, "mix", step))):  # by all processes
+            mixed = mix(mixed, np.random.default_rng(seeded(self.seed, "mixed", step, self.world.rank)))
         for piece in mixed.pieces(self.settings.accumulate):
             yield piece._replace(images=piece.images.contiguous(memory_format=self.layout))
 
@@ -254,7 +252,7 @@ class Training:
         Raises WriteError.
         """
         self._gather()
-        optimizer = gathered(self.optimizer.state_dict())
+        optimizer = gathered(self.optimizer.state_dict(), self.world.is_first)
         if not self.world.is_first:
             return
         content = {
@@ -284,6 +282,7 @@ class Training:
         self.stream.load_state_dict(content["stream"])
         progress = content["progress"]
         self.progress = Progress(**{**progress, "scores": tuple(progress["scores"])})
+        check_together(self.progress.step, self.world, self.device, self.folder)
         now, then = arithmetic(self.device), content["arithmetic"]
         changed = [f"{name} {then.get(name)} -> {value}" for name, value in now.items() if then.get(name) != value]
         notes = [f"{path.name} is damaged; the checkpoint before it is used" for path in damaged]

@@ -42,9 +42,13 @@ class MixConfig(NamedSettings):
 
     probability: float = Field(default=0.5, ge=0, le=1)
 
+    def is_drawn(self, chance: np.random.Generator) -> bool:
+        """Whether a batch is to be mixed."""
+        return bool(chance.random() < self.probability)
+
     def __call__(self, batch: Mixed, chance: np.random.Generator) -> Mixed:
-        """A batch that is not mixed yet, mixed or as it is, as `chance` decides."""
-        if len(batch.images) < 2 or chance.random() >= self.probability:
+        """A batch that is not mixed yet, mixed; as it is where it holds one patch."""
+        if len(batch.images) < 2:
             return batch
         mixed = self.mixed(batch.images, batch.labels[0][0], chance)
         return Mixed(*mixed, batch.cases, is_mixed=True)

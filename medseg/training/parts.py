@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 
 import torch
 from torch import nn
 
 from medseg.data.loaders import Patches
 from medseg.devices import World
-from medseg.errors import ConfigError
+from medseg.errors import ConfigError, TrainingError
 from medseg.labels import LabelSet
 from medseg.training.settings import TrainingSettings
 from medseg.training.sharding import share_out
@@ -24,6 +26,15 @@ def check(settings: TrainingSettings, world: World, patches: Patches) -> None:
         raise ConfigError(
             f"training.mix {settings.mix.name} needs cases in which every label was looked for, but `annotated` in "
             "cases.csv says otherwise; set training.mix to null"
+        )
+
+
+def check_together(step: int, world: World, device: torch.device, folder: Path) -> None:
+    """Raises TrainingError in all processes unless they go on from the same step; a shared disk may show it late."""
+    found = world.total(torch.eye(world.size, dtype=torch.int64, device=device)[world.rank] * step).tolist()
+    if len(set(found)) > 1:
+        raise TrainingError(
+            f"{folder}: its processes find checkpoints of steps {found}; resume once all see the newest"
         )
 
 
@@ -71,8 +82,19 @@ def together(
     return nn.parallel.DistributedDataParallel(forward, broadcast_buffers=False, gradient_as_bucket_view=True)
 
 
-def advice_on(error: RuntimeError, device: torch.device) -> str | None:
-    """What a person can do about an error of torch in a step; None where nothing is known."""
+@contextmanager
+def advised(step: int, device: torch.device) -> Iterator[None]:
+    """Raises TrainingError, with what a person can do, for an error of torch that is known; the step counts from 0."""
+    try:
+        yield
+    except RuntimeError as error:
+        if advice := _advice_on(error, device):
+            raise TrainingError(f"step {step + 1}: {advice}") from error
+        raise
+
+
+def _advice_on(error: RuntimeError, device: torch.device) -> str | None:
+    """None where nothing is known."""
     if isinstance(error, torch.OutOfMemoryError):
         return f"{device} is out of memory; lower training.batch_size or patch.size, or raise training.accumulate"
     if "does not have a deterministic implementation" in str(error):

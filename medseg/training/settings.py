@@ -41,7 +41,7 @@ class TrainingSettings(Settings):
     augment_on: Literal["workers", "device"] = "workers"  # 'device': where the network is, for a GPU that waits
     threads: int | None = Field(default=None, ge=1)  # of the network on a CPU; null: one a core, recorded
     determinism: Literal["exact", "fast"] = "exact"  # on CUDA: kernels that repeat their bits; a CPU always has them
-    sharded: bool = False  # with torchrun: each process holds a share of the weights, for very large networks
+    sharded: bool = False  # with torchrun: each process holds a share of gradients and optimizer state
 
     @model_validator(mode="after")
     def _one_length(self) -> TrainingSettings:
@@ -61,6 +61,8 @@ class TrainingSettings(Settings):
             raise ValueError(f"rare_labels {self.rare_labels} and hard_cases {self.hard_cases} are more than all draws")
         if self.sharded and self.ema is not None:
             raise ValueError(f"ema {self.ema} needs the whole weights at each step, which sharded spreads; drop one")
+        if self.sharded and self.channels_last:
+            raise ValueError("sharded spreads weights that lie contiguously; set channels_last to false")
         if self.accumulate > self.batch_size:
             raise ValueError(
                 f"accumulate {self.accumulate} is more pieces than batch_size {self.batch_size} has patches"

@@ -1,4 +1,4 @@
-"""Networks too large for one device: each process holds a share of all weights (fully_shard); and states made whole."""
+"""Gradients and optimizer states too large for one device: each process holds a share, by torch's fully_shard."""
 
 from __future__ import annotations
 
@@ -29,15 +29,16 @@ def share_out(network: nn.Module, world: World, device: torch.device) -> None:
     fully_shard(network, mesh=mesh)
 
 
-def gathered(state: Any) -> Any:
-    """The same nested containers with every shared tensor whole, in all processes, which must all ask."""
+def gathered(state: Any, keeps: bool = True) -> Any:
+    """The same nested containers with every shared tensor whole; all processes must ask, those that keep get it."""
     from torch.distributed.tensor import DTensor
 
     if isinstance(state, DTensor):
-        return state.full_tensor()
+        whole = state.full_tensor()
+        return whole if keeps else None  # one at a time where nobody keeps them
     if isinstance(state, Mapping):
-        return {key: gathered(value) for key, value in state.items()}
-    return [gathered(value) for value in state] if isinstance(state, list) else state
+        return {key: gathered(value, keeps) for key, value in state.items()}
+    return [gathered(value, keeps) for value in state] if isinstance(state, list) else state
 
 
 def shared_like(values: Mapping[str, torch.Tensor], state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:

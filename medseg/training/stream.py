@@ -50,8 +50,14 @@ class Stream:
             start = end
 
     @torch.no_grad()
-    def record(self, cases: torch.Tensor, logits_bks: torch.Tensor, label_b1s: torch.Tensor) -> None:
-        """Takes in how well patches `(B, K, *S)` of cases `(B)` were told."""
+    def record(
+        self,
+        cases: torch.Tensor,
+        logits_bks: torch.Tensor,
+        label_b1s: torch.Tensor,
+        annotated_bk: torch.Tensor | None = None,
+    ) -> None:
+        """Takes in how well patches `(B, K, *S)` of cases `(B)` were told, as to what was looked for in them."""
         labels = self.labels
         truth = labels.one_hot(label_b1s)[:, labels.foreground]
         told = labels.probabilities(logits_bks.float())[:, labels.foreground]
@@ -60,7 +66,9 @@ class Stream:
             told = told * counted
         axes = tuple(range(2, told.ndim))
         overlap, sizes = (told * truth).sum(axes), told.sum(axes) + truth.sum(axes)
-        losses = (1 - (2 * overlap + 1) / (sizes + 1)).mean(dim=1).double()
+        losses = (1 - (2 * overlap + 1) / (sizes + 1)).double()
+        shown = torch.ones_like(losses) if annotated_bk is None else annotated_bk[:, labels.foreground].double()
+        losses = (losses * shown).sum(dim=1) / shown.sum(dim=1).clamp_min(1)
         of_cases = torch.zeros(2, len(self.difficulty), dtype=torch.float64, device=losses.device)
         places = cases.to(losses.device)
         of_cases[0].index_add_(0, places, losses)

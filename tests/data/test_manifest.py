@@ -337,3 +337,11 @@ def test_a_wrong_list_of_what_was_looked_for_is_refused(tmp_path: Path, cell: st
     text = f"case_id,patient_id,fold,image,label,annotated\nc,p,0,i.nii,l.nii,{cell}\n"
     with pytest.raises(ManifestError, match=says):
         read_manifest(_folder(tmp_path, text, SIDES))
+
+
+def test_what_was_looked_for_needs_a_label_and_a_name(tmp_path: Path) -> None:
+    text = "case_id,patient_id,fold,image,label,annotated\nc,p,0,i.nii,,liver\n"
+    with pytest.raises(ManifestError, match="line 2: annotated 'liver' is of a case without a label"):
+        read_manifest(_folder(tmp_path, text, SIDES))
+    with pytest.raises(ValueError, match="case c1: annotated lists no label"):
+        _case(1, annotated=())

@@ -24,6 +24,15 @@ def test_voxels_are_counted_over_all_cases() -> None:
     assert count_voxels(flags, OVERLAPPING) == VoxelCounts((2, 1), (1, 2), False)
 
 
+def test_what_nobody_looked_for_is_not_counted() -> None:
+    cases = [np.array([[[0, 1, 1, 0]]]), np.array([[[0, 1, 3, 3]]])]
+    rows = [EXCLUSIVE.annotated(["anterior"]), EXCLUSIVE.annotated(None)]
+    assert count_voxels(cases, EXCLUSIVE, rows) == VoxelCounts((1, 3, 2), (3, 5, 2), True)
+    flags = [np.array([[[1, 0, 0]], [[0, 0, 0]]]), np.array([[[1, 1, 0]], [[0, 1, 0]]])]
+    rows = [OVERLAPPING.annotated(["anterior"]), OVERLAPPING.annotated(None)]
+    assert count_voxels(flags, OVERLAPPING, rows) == VoxelCounts((3, 1), (3, 2), False)
+
+
 def test_inverse_frequency_gives_every_label_the_same_total() -> None:
     weights = inverse_frequency(COUNTS)
     totals = [weight * voxels for weight, voxels in zip(weights, COUNTS.inside, strict=True)]

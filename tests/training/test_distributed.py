@@ -84,11 +84,17 @@ def told(name, case):
     validates = validation if settings.validate_every_epochs else None
     run = Training(network, loss, labels, patches, settings, torch.device("cpu"), folder, validates, world)
     heard = Heard(case.get("stopper"))
+    if case.get("timed"):  # as for a forecast
+        run.validate(run.scored)
+        run.time_a_step()
+    if "clock" in case:  # says to one process alone that it is time for a checkpoint
+        run._is_time_to_save = lambda seconds: world.rank == case["clock"] or world.size == 1
     progress = run.run(4, heard)
     if case.get("resumes"):
         torch.manual_seed(7)
         network = UNetConfig(**case["network"]).build(1, labels.channels)
         run = Training(network, loss, labels, patches, settings, torch.device("cpu"), folder, validates, world)
+        world.wait()  # until the first process has written
         run.restore()
         heard.stopper = None
         progress = run.run(4, heard)
@@ -133,6 +139,13 @@ CASES = {
     **EQUAL,
     "hard": {**PLAIN, "training": {"optimizer": SGD, "hard_cases": 0.5, "validate_every_epochs": 1}},
     "stopped": {**PLAIN, "stopper": 1},  # the second process is asked
+    "sharded_timed": {**SHARDED, "timed": True},
+    "sharded_saved": {**SHARDED, "clock": 1},
+    "mixed": {
+        **PLAIN,
+        "loss": {"name": "generalised_dice", "batch": True},
+        "training": {"optimizer": SGD, "hard_cases": 0.5, "mix": {"name": "mixup"}},
+    },
     "odd": {**PLAIN, "training": {"optimizer": SGD, "batch_size": 3}},
 }
 pytestmark = pytest.mark.slow
@@ -196,6 +209,16 @@ def test_each_process_holds_its_share_of_the_weights_alone(one: dict[str, Any], 
 def test_sharded_weights_go_on_bit_for_bit_after_a_stop(two: dict[str, Any]) -> None:
     undisturbed = two["sharded"]["weights"]
     assert all(torch.equal(undisturbed[name], one) for name, one in two["sharded_resumed"]["weights"].items())
+
+
+@pytest.mark.parametrize("case", ["sharded_timed", "sharded_saved"])
+def test_a_forecast_and_one_process_clock_change_nothing(two: dict[str, Any], case: str) -> None:
+    undisturbed = two["sharded"]["weights"]
+    assert all(torch.equal(undisturbed[name], one) for name, one in two[case]["weights"].items())
+
+
+def test_all_processes_mix_the_same_batches(two: dict[str, Any]) -> None:
+    assert two["mixed"]["step"] == 4  # else they wait for one another, in losses over the batch and in difficulties
 
 
 def test_all_stop_where_one_is_asked_to_and_the_first_alone_writes(two: dict[str, Any], home: Path) -> None:

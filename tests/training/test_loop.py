@@ -396,3 +396,5 @@ def test_what_a_device_cannot_do_is_told_with_what_helps(
     run.loss.forward = fails
     with pytest.raises(TrainingError, match=says):
         run.run(2, Heard())
+    with pytest.raises(TrainingError, match=says):
+        run.time_a_step()

@@ -26,11 +26,14 @@ def test_the_chance_alone_decides_and_nothing_is_changed_in_place(name: str) -> 
 
 
 @pytest.mark.parametrize("name", MIXES.names())
-def test_a_single_patch_and_probability_zero_stay_as_they_are(name: str) -> None:
-    always, never = (MIXES[name].model_validate({"name": name, "probability": p}) for p in (1.0, 0.0))
+def test_a_single_patch_stays_as_it_is_and_batches_are_mixed_as_often_as_asked(name: str) -> None:
+    always, seldom, never = (MIXES[name].model_validate({"name": name, "probability": p}) for p in (1.0, 0.25, 0.0))
     (single,) = [piece for number, piece in enumerate(BATCH.pieces(3)) if number == 1]
     assert always(single, np.random.default_rng(0)) == single
-    assert never(BATCH, np.random.default_rng(0)) == BATCH
+    drawn = [[one.is_drawn(np.random.default_rng(seed)) for seed in range(400)] for one in (always, seldom, never)]
+    assert all(drawn[0])
+    assert np.mean(drawn[1]) == pytest.approx(0.25, abs=0.06)
+    assert not any(drawn[2])
 
 
 def test_cutmix_pastes_one_box_of_the_patch_before_with_its_label() -> None:

@@ -133,6 +133,7 @@ def test_a_forecast_counts_steps_and_the_validations_between_them() -> None:
         ({"total_steps": 5, "schedule": {"name": "plateau"}}, "validate_every_epochs"),
         ({"total_steps": 5, "schedule": {"name": "steps", "at": [0.7, 0.5]}}, "must rise"),
         ({"total_steps": 5, "batch_size": 2, "accumulate": 3}, "accumulate 3"),
+        ({"total_steps": 5, "sharded": True, "channels_last": True}, "set channels_last to false"),
         ({"total_steps": 5, "rare_labels": 0.6, "hard_cases": 0.5}, "more than all draws"),
         ({"total_steps": 5, "sharded": True, "ema": 0.99}, "ema 0.99 needs the whole weights"),
     ],

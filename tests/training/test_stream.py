@@ -64,6 +64,18 @@ def test_difficulty_is_a_running_mean_of_the_soft_dice_loss() -> None:
     assert weights == pytest.approx(0.5 / 3 + 0.5 * expected, abs=1e-3)
 
 
+def test_difficulty_is_of_the_labels_that_were_looked_for() -> None:
+    two = LabelSet(labels=(Label(name="one", value=1), Label(name="two", value=2)))
+    plan = TrainingSettings(total_steps=1, batch_size=2, workers=0, hard_cases=0.5)
+    source = Stream(Patches(cases(2), PatchSettings(size=(4, 4, 4)), [], seed=2), two, plan)
+    label = torch.zeros(2, 1, 4, 4, 4)
+    label[:, :, 0] = 1
+    annotated = torch.tensor([two.annotated(["one"]), two.annotated(None)])
+    missed = 50.0 * torch.cat([torch.ones(2, 1, 4, 4, 4), torch.zeros(2, 2, 4, 4, 4)], dim=1)
+    source.record(torch.tensor([0, 1]), two.marginal(missed, annotated), label, annotated)
+    assert source.difficulty == pytest.approx([1 - 1 / 17, (1 - 1 / 17) / 2], abs=1e-4)
+
+
 def test_every_label_gets_the_same_share_of_the_draws_by_rarity() -> None:
     two = LabelSet(labels=(Label(name="common", value=1), Label(name="rare", value=2)))
     grid = Geometry.from_spacing((4, 4, 4), (1.0, 1.0, 1.0))

@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from medseg.errors import ConfigError
 from medseg.training.loop import Training
 from medseg.training.stream import Stream
 from pipelines.benchmark.data.rounds import Comparison, in_rounds
@@ -68,6 +69,8 @@ def training_rate(training: Training, steps: int, rounds: int, console: Console)
     the weights go on from side to side. Real data come from the experiment's workers, of cases in the cache; the
     workers are stopped while the other side runs. The repeated batch is copied to the device in each step, too.
     """
+    if training.settings.hard_cases is not None:
+        raise ConfigError("training.hard_cases follows the steps of one stream, here there are two; --set it to null")
     training.validate = None  # whole volumes are no part of a step
     streams = {"real data": training.stream, "one repeated batch": OneBatch(training.stream)}
     sides = {name: lambda stream=stream: _rate(training, stream, steps) for name, stream in streams.items()}
