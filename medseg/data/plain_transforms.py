@@ -11,6 +11,8 @@ import torch
 from monai.config import KeysCollection
 from monai.transforms import MapTransform, RandomizableTransform
 
+from medseg.data.domain_shift import RandLookd
+
 
 class AffineRanges(NamedTuple):
     """Half-widths about no change: radians about each axis, parts of 1 for scale and shear, voxels."""
@@ -62,26 +64,18 @@ class RandAffineMapd(RandomizableTransform, MapTransform):
         return self.R.uniform(-width, width, count)
 
 
-class RandNoised(RandomizableTransform, MapTransform):
-    """Adds Gaussian noise of a standard deviation drawn evenly from 0 to `deviation`, the same for all keys."""
+class RandNoised(RandLookd):
+    """Adds Gaussian noise of a standard deviation drawn evenly from 0 to `deviation`."""
 
     def __init__(self, keys: KeysCollection, prob: float, deviation: float) -> None:
-        MapTransform.__init__(self, keys)
-        RandomizableTransform.__init__(self, prob)
+        super().__init__(keys, prob)
         self.deviation = deviation
 
-    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        case = dict(data)
-        self.randomize(None)
-        if not self._do_transform:
-            return case
+    def restyled(self, image: torch.Tensor) -> torch.Tensor:
         deviation, seed = self.R.uniform(0, self.deviation), int(self.R.randint(2**31))
-        for key in self.key_iterator(case):
-            image = case[key]
-            chance = torch.Generator(image.device).manual_seed(seed)
-            noise = torch.randn(image.shape, generator=chance, dtype=image.dtype, device=image.device)
-            case[key] = torch.add(image, noise, alpha=deviation)
-        return case
+        chance = torch.Generator(image.device).manual_seed(seed)
+        noise = torch.randn(image.shape, generator=chance, dtype=image.dtype, device=image.device)
+        return torch.add(image, noise, alpha=deviation)
 
 
 def rotation(dims: int, plane: tuple[int, int], angle: float) -> np.ndarray:

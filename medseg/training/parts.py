@@ -1,4 +1,4 @@
-"""What the loop asks of a network beside its layers: how its weights lie in memory, and who computes it together."""
+"""What the loop leaves to others: checks before it, the layout in memory, processes together, advice on errors."""
 
 from __future__ import annotations
 
